@@ -1,0 +1,33 @@
+# make course   run the whole course headless; the report is build/course/index.html
+# make test     run every test, and the committed notebooks' own checks
+# make lab      open JupyterLab on the course
+# make clean    remove the environment and what the targets above left behind
+#
+# Each target sets up .venv by itself when it is missing or older than the dependency files.
+
+PYTHON3 ?= python3
+VENV    := .venv
+PYTHON  := $(VENV)/bin/python
+READY   := $(VENV)/.ready
+
+.PHONY: course test lab clean
+
+course: $(READY)
+	$(PYTHON) -m lasslab.course.runner --out build/course
+
+test: $(READY)
+	MPLBACKEND=Agg $(PYTHON) -m pytest tests
+	$(PYTHON) -m pytest --nbval-lax --nbval-kernel-name python3 -p no:cacheprovider notebooks
+
+lab: $(READY)
+	$(PYTHON) -m jupyterlab notebooks
+
+clean:
+	rm -rf $(VENV) build .pytest_cache .hypothesis .ruff_cache
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON3) -c 'import sys; assert sys.version_info >= (3, 11), "lasslab needs Python 3.11 or newer; set PYTHON3 to one"'
+	test -x $(PYTHON) || $(PYTHON3) -m venv $(VENV)
+	$(PYTHON) -m pip install --quiet -c constraints.txt -e ".[offline,dev]"
+	$(PYTHON) -c 'import torch'
+	touch $@

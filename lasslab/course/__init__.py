@@ -1,0 +1,1 @@
+"""Running the course: strict notebook runs, exercise checks and the report."""

@@ -1,0 +1,1 @@
+"""What a notebook shows: plots with alt text and small audio players."""
