@@ -1,0 +1,1 @@
+"""Waveforms and their time-frequency pictures: audio files, the STFT and its masks, mel spectrograms."""

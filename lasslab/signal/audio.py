@@ -1,0 +1,287 @@
+"""Sound files, sample rates, channels, length and loudness.
+
+Waveforms are float32 tensors, full scale is [-1, 1], the last axis is time: (T,) or (C, T). Decoding is libsndfile's
+(soundfile), resampling soxr's, loudness pyloudnorm's; each is imported where it is used, so that importing the package
+stays quick.
+"""
+
+import math
+import os
+import uuid
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+SAMPLE_RATE = 16_000
+LOUDNESS_BLOCK = 0.4  # seconds, ITU-R BS.1770
+
+# suffix -> (libsndfile format, subtype); 32-bit float WAV keeps samples beyond full scale, the others cannot
+FORMATS = {
+    ".wav": ("WAV", "FLOAT"),
+    ".flac": ("FLAC", "PCM_24"),
+    ".ogg": ("OGG", "VORBIS"),
+    ".mp3": ("MP3", "MPEG_LAYER_III"),
+}
+BLOCK_FRAMES = 65_536  # libsndfile's Vorbis encoder overflows its stack when handed minutes in one call
+
+
+def read_audio(path: str | Path) -> tuple[Tensor, int]:
+    """Read a WAV, FLAC, OGG or MP3 file as it is: every channel, at its own rate.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Samples, float32, shape (C, T), and the sample rate in Hz.
+
+    Raises:
+        ValueError: the file is missing, unreadable or empty, or has NaN or infinite samples.
+    """
+    import soundfile
+
+    path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: give the path of one audio file")
+    if not path.exists():
+        raise ValueError(f"{path} does not exist: check the path")
+    if path.stat().st_size == 0:
+        raise ValueError(f"{path} is an empty file: record or download it again")
+    try:
+        samples, sample_rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except (soundfile.SoundFileError, OSError) as error:
+        raise ValueError(
+            f"{path} cannot be read as audio ({_reason(error)}): convert it to WAV, FLAC, OGG or MP3"
+        ) from error
+    waveform = torch.from_numpy(samples.T.copy())  # (C, T)
+    if waveform.shape[-1] == 0:
+        raise ValueError(f"{path} holds no samples: record or download it again")
+    if not waveform.isfinite().all():
+        raise ValueError(f"{path} has NaN or infinite samples: export it again from the program that made it")
+    return waveform, sample_rate
+
+
+def load_audio(path: str | Path, *, sample_rate: int = SAMPLE_RATE, mono: bool = True) -> Tensor:
+    """Read an audio file at the rate we want.
+
+    Args:
+        path: WAV, FLAC, OGG or MP3 file.
+        sample_rate: rate to resample to, Hz.
+        mono: average the channels.
+
+    Returns:
+        Samples, float32, shape (T,) if mono, else (C, T).
+
+    Raises:
+        ValueError: see `read_audio`.
+
+    Notebook: 01.
+    """
+    waveform, file_rate = read_audio(path)
+    if mono:
+        waveform = to_mono(waveform)
+    return resample(waveform, orig_rate=file_rate, new_rate=sample_rate)
+
+
+def save_audio(path: str | Path, waveform: Tensor, *, sample_rate: int) -> None:
+    """Write an audio file whole, or not at all.
+
+    The suffix decides the format. WAV is 32-bit float and never clips; FLAC is 24-bit; OGG is Vorbis. The samples go to
+    a temporary file in the same folder, which takes the name at the end, so a failure leaves what was there before.
+
+    Args:
+        path: file to write, .wav, .flac, .ogg or .mp3.
+        waveform: samples, shape (T,) or (C, T).
+        sample_rate: Hz.
+
+    Raises:
+        ValueError: unknown suffix, no such folder, unusable samples, samples beyond full scale in a format that would
+            clip them, or a rate or channel count that the format cannot hold.
+    """
+    import soundfile
+
+    path = Path(path)
+    _check_destination(path)
+    check_waveform(waveform, name=f"the waveform for {path}")
+    format_, subtype = FORMATS[path.suffix.lower()]
+    peak = waveform.abs().max().item()
+    if peak > 1 and format_ != "WAV":
+        raise ValueError(
+            f"{path} would clip: the peak is {peak:.3g} and {format_} stops at 1: lower the level or save as .wav"
+        )
+    samples = waveform.detach().cpu().float().reshape(-1, waveform.shape[-1]).T.contiguous().numpy()  # (T, C)
+    temporary = path.parent / f".{uuid.uuid4().hex}.part"
+    try:
+        with soundfile.SoundFile(
+            temporary, "w", int(sample_rate), samples.shape[1], subtype, format=format_
+        ) as file:
+            for start in range(0, len(samples), BLOCK_FRAMES):
+                file.write(samples[start : start + BLOCK_FRAMES])
+        os.replace(temporary, path)
+    except (soundfile.SoundFileError, OSError) as error:
+        raise ValueError(
+            f"{path} cannot be written as {format_} with {samples.shape[1]} channels at {sample_rate} Hz "
+            f"({_reason(error)}): check space and permissions, or save as .wav"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def resample(waveform: Tensor, *, orig_rate: int, new_rate: int) -> Tensor:
+    """Change the sample rate with a band-limited filter (soxr, high quality).
+
+    Not differentiable: the result is detached.
+
+    Args:
+        waveform: samples, shape (..., T).
+        orig_rate: its rate, Hz.
+        new_rate: the rate wanted, Hz.
+
+    Returns:
+        Samples, shape (..., round(T new_rate / orig_rate)), at least one; the waveform itself when the rates are equal.
+
+    Raises:
+        ValueError: a rate is not a positive whole number.
+    """
+    import soxr
+
+    for name, rate in (("orig_rate", orig_rate), ("new_rate", new_rate)):
+        if rate < 1 or rate != int(rate):
+            raise ValueError(f"{name} must be a positive whole number of Hz, got {rate}: use 16000, for example")
+    if orig_rate == new_rate:
+        return waveform
+    *leading, n_samples = waveform.shape
+    rows = waveform.detach().cpu().reshape(-1, n_samples).numpy()
+    converted = [torch.from_numpy(soxr.resample(row, orig_rate, new_rate, quality="HQ")) for row in rows]
+    n_wanted = max(1, round(n_samples * new_rate / orig_rate))
+    resampled = torch.stack([fit_length(row, n_wanted) for row in converted])
+    return resampled.reshape(*leading, n_wanted).to(waveform)
+
+
+def to_mono(waveform: Tensor) -> Tensor:
+    """Average the channels: (C, T) -> (T,). Sounds in opposite phase on two channels cancel."""
+    if waveform.dim() != 2:
+        raise ValueError(f"expected channels and samples, shape (C, T), got {tuple(waveform.shape)}")
+    return waveform.mean(dim=0)
+
+
+def loudness(waveform: Tensor, *, sample_rate: int) -> float:
+    """Integrated loudness in LUFS, ITU-R BS.1770-4.
+
+    L = -0.691 + 10 log10(sum_c G_c z_c): z_c is the mean square of channel c after K-weighting, over the 0.4 s blocks
+    that pass the gates (-70 LUFS, and 10 LU below the mean). A full-scale sine at 997 Hz on one channel is -3.01 LUFS.
+
+    A clip shorter than one block of 0.4 s is repeated until it fills one. Six channels are taken as 5.1 (L R C LFE Ls Rs),
+    whose LFE does not count.
+
+    Args:
+        waveform: samples, shape (T,) or (C, T).
+        sample_rate: Hz.
+
+    Returns:
+        Loudness in LUFS; -inf for silence, which is anything that stays below the -70 LUFS gate.
+
+    Raises:
+        ValueError: unusable samples, or more than six channels.
+    """
+    import pyloudnorm
+
+    check_waveform(waveform)
+    samples = waveform.detach().cpu().double().reshape(-1, waveform.shape[-1])  # (C, T)
+    if samples.shape[0] > 6:
+        raise ValueError(f"loudness is defined for up to 6 channels, got {samples.shape[0]}: mix down with to_mono")
+    if samples.shape[0] == 6:
+        samples = samples[[0, 1, 2, 4, 5]]
+    n_block = math.ceil(LOUDNESS_BLOCK * sample_rate)
+    if samples.shape[-1] < n_block:
+        samples = samples.repeat(1, -(-n_block // samples.shape[-1]))[:, :n_block]
+    return float(pyloudnorm.Meter(sample_rate).integrated_loudness(samples.T.numpy()))
+
+
+def normalise_loudness(waveform: Tensor, *, lufs: float, sample_rate: int) -> Tensor:
+    """Scale a clip to a loudness: y = 10^((lufs - L) / 20) x. The result may go beyond full scale.
+
+    Args:
+        waveform: samples, shape (T,) or (C, T).
+        lufs: loudness wanted, LUFS.
+        sample_rate: Hz.
+
+    Returns:
+        Samples, the shape of waveform.
+
+    Raises:
+        ValueError: the clip is silent, so no gain reaches the loudness; or see `loudness`.
+
+    Notebook: 03.
+    """
+    measured = loudness(waveform, sample_rate=sample_rate)
+    if measured == -math.inf:
+        raise ValueError(f"a silent clip has no loudness to bring to {lufs} LUFS: leave it out, or choose another")
+    return waveform * 10 ** ((lufs - measured) / 20)
+
+
+def fit_length(waveform: Tensor, n_samples: int, *, offset: int = 0) -> Tensor:
+    """Crop to n_samples from an offset; if the clip ends before, zeros follow.
+
+    Args:
+        waveform: samples, shape (..., T).
+        n_samples: samples wanted, at least 1.
+        offset: first sample to keep, 0 to T.
+
+    Returns:
+        Samples, shape (..., n_samples).
+
+    Raises:
+        ValueError: n_samples or offset out of range.
+    """
+    if n_samples < 1:
+        raise ValueError(f"n_samples must be at least 1, got {n_samples}")
+    if not 0 <= offset <= waveform.shape[-1]:
+        raise ValueError(f"offset must lie within the clip's {waveform.shape[-1]} samples, got {offset}")
+    cropped = waveform[..., offset : offset + n_samples]
+    return functional.pad(cropped, (0, n_samples - cropped.shape[-1]))
+
+
+def check_waveform(
+    waveform: Tensor, *, name: str = "waveform", min_samples: int = 1, dims: tuple[int, ...] = (1, 2)
+) -> Tensor:
+    """Refuse what is not a usable waveform.
+
+    Args:
+        waveform: what to look at.
+        name: how the message calls it.
+        min_samples: fewest samples accepted.
+        dims: numbers of dimensions accepted; (1, 2) is (T,) or (C, T).
+
+    Returns:
+        The waveform, unchanged.
+
+    Raises:
+        ValueError: not a floating-point tensor, other dimensions, too short, or NaN or infinite samples.
+    """
+    if not isinstance(waveform, Tensor):
+        raise ValueError(f"{name} must be a torch tensor, got {type(waveform).__name__}: use torch.as_tensor")
+    if not waveform.is_floating_point():
+        raise ValueError(f"{name} must hold floating-point samples in [-1, 1], got {waveform.dtype}: scale and .float()")
+    if waveform.dim() not in dims:
+        raise ValueError(f"{name} must have shape (T,) or (C, T), got {tuple(waveform.shape)}: the last axis is time")
+    if waveform.numel() == 0 or waveform.shape[-1] < min_samples:
+        raise ValueError(f"{name} must have at least {min_samples} samples, got {tuple(waveform.shape)}: use a longer clip")
+    if not waveform.isfinite().all():
+        raise ValueError(f"{name} has NaN or infinite samples: clean the recording first")
+    return waveform
+
+
+def _check_destination(path: Path) -> None:
+    if path.suffix.lower() not in FORMATS:
+        raise ValueError(f"{path} has no known audio suffix: use one of {', '.join(FORMATS)}")
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: give the path of one audio file")
+    if not path.parent.is_dir():
+        raise ValueError(f"{path} cannot be written, there is no folder {path.parent}: make it first")
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, on one line and without the path that soundfile repeats."""
+    return str(getattr(error, "error_string", error)).strip().rstrip(".").replace("\n", " ")
