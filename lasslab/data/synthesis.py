@@ -445,24 +445,25 @@ def _check(label: str, seed: int, seconds: float, sample_rate: int) -> None:
 
 
 def _place_in_room(dry: np.ndarray, rng: np.random.Generator, sample_rate: int) -> np.ndarray:
-    """Convolve with direct sound plus a decaying noise tail, tilted by the distance, and add a faint background."""
+    """Convolve with direct sound plus a decaying noise tail, tilt by the distance, add the place's background."""
     n = len(dry)
-    reverberation, wet = (
-        rng.uniform(0.08, 0.5),
-        rng.choice([0.0, 1.0], p=[0.25, 0.75]) * rng.uniform(0.02, 0.3),
-    )
+    reverberation, wet = rng.uniform(0.08, 0.5), max(0.0, rng.uniform(-0.1, 0.3))
     tail = np.arange(round(reverberation * sample_rate)) / sample_rate
     impulse = rng.standard_normal(len(tail)) * np.exp(-6.9 * tail / reverberation)
     impulse *= wet / np.linalg.norm(impulse)
     impulse[0] = 1.0
     length = fft.next_fast_len(n + len(impulse), real=True)
     f = fft.rfftfreq(length, 1.0 / sample_rate)
-    tilt = rng.uniform(-2.5, 2.5) / 6.02
-    colour = np.clip((f + 1.0) / 1000.0, 0.1, 8.0) ** tilt * f**2 / (f**2 + 35.0**2)
-    background = rng.standard_normal(len(f)) + 1j * rng.standard_normal(len(f))
-    floor = 10.0 ** (rng.uniform(-66.0, -46.0) / 20.0) * np.abs(dry).max() * np.sqrt(length / 2.0)
-    spectrum = (fft.rfft(dry, length) * fft.rfft(impulse, length) + floor * background) * colour
-    return fft.irfft(spectrum, length)[:n]
+    high_pass = f**2 / (f**2 + 35.0**2)
+    reference = np.clip(f / 1000.0, 0.05, 8.0)
+    colour = reference ** (rng.uniform(-4.0, 2.0) / 6.02) * high_pass
+    wet_sound = fft.irfft(fft.rfft(dry, length) * fft.rfft(impulse, length) * colour, length)[:n]
+    hiss = reference ** (rng.uniform(-9.0, -1.0) / 6.02) * high_pass
+    background = fft.irfft(hiss * (rng.standard_normal(len(f)) + 1j * rng.standard_normal(len(f))), length)[
+        :n
+    ]
+    level_db = rng.uniform(-75.0, -42.0)
+    return wet_sound + background * (10.0 ** (level_db / 20.0) * np.abs(wet_sound).max() / background.std())
 
 
 def _finish(sound: np.ndarray, rng: np.random.Generator, sample_rate: int) -> np.ndarray:

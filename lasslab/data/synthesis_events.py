@@ -1,267 +1,86 @@
-"""How each procedural sound is made: small shared building blocks, then one function per class of sound.
+"""One function per class of procedural sound: `sound(rng, n, rate) -> (n,)` float64, at any level.
 
-Every class function is `sound(rng, n, rate) -> (n,) float64`: a passed generator, a length in samples and a
-sample rate in hertz. Levels are arbitrary here; `lasslab.data.synthesis.synthesise` adds the room, removes the
-mean, fades the ends and sets the level. Frequencies are in hertz, times in seconds, phases in cycles.
+`rng` is the passed generator, `n` the length in samples, `rate` the sample rate in hertz. Each function draws its own
+pitch, tempo, timbre and number of events; `lasslab.data.synthesis.synthesise` adds the room, the fades and the level.
 
-The models are the classical ones: harmonic sources through formant resonators for voices and motors, sums of
-decaying modes for things that are struck, filtered noise with moving envelopes for wind and water, and point
-processes for things that happen again and again.
+The models are the classical ones: harmonic sources through formants for voices and motors, sums of decaying modes
+for things that are struck, noise with moving envelopes for wind and water, and point processes for things that
+happen again and again. Ranges were set beside the ten ESC-10 classes' real recordings.
 
-Reference: Farnell, "Designing Sound" (MIT Press, 2010); Cook, "Real Sound Synthesis for Interactive
-Applications" (A K Peters, 2002).
+Reference: Farnell, "Designing Sound" (MIT Press, 2010).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-
 import numpy as np
-from scipy import fft
-from scipy.signal import fftconvolve, lfilter
 
-Array = np.ndarray
-Rng = np.random.Generator
-
-
-# --- building blocks: time ---------------------------------------------------------------------------------
-
-
-def samples(seconds: float, rate: int) -> int:
-    """Whole samples in a duration, at least two."""
-    return max(2, round(seconds * rate))
-
-
-def time_axis(n: int, rate: int) -> Array:
-    """Sample times in seconds, `(n,)`."""
-    return np.arange(n) / rate
-
-
-def curve(n: int, *points: tuple[float, float]) -> Array:
-    """Piecewise-linear curve through `(position in 0..1, value)` points, `(n,)`."""
-    positions, values = zip(*points, strict=True)
-    return np.interp(np.linspace(0.0, 1.0, n), positions, values)
-
-
-def swell(n: int, rate: int, *, attack: float, release: float) -> Array:
-    """Raised-cosine rise and fall of given seconds around a flat top, `(n,)`."""
-    t = time_axis(n, rate)
-    rise = np.clip(t / max(attack, 1e-4), 0.0, 1.0)
-    fall = np.clip((n / rate - t) / max(release, 1e-4), 0.0, 1.0)
-    return np.sin(0.5 * np.pi * rise) ** 2 * np.sin(0.5 * np.pi * fall) ** 2
-
-
-def strike(n: int, rate: int, *, attack: float, decay: float) -> Array:
-    """Envelope of something hit: a quick rise, then exp(-t / decay), `(n,)`."""
-    t = time_axis(n, rate)
-    return (1.0 - np.exp(-t / max(attack, 1e-5))) * np.exp(-t / decay)
-
-
-def drift(rng: Rng, n: int, rate: int, *, speed: float) -> Array:
-    """Slow random curve in about -1..1 that turns `speed` times a second, `(n,)`."""
-    t = time_axis(n, rate) * speed
-    knots = rng.uniform(-1.0, 1.0, int(t[-1]) + 3)
-    index = t.astype(int)
-    blend = 0.5 - 0.5 * np.cos(np.pi * (t - index))
-    return knots[index] * (1.0 - blend) + knots[index + 1] * blend
-
-
-def onsets(
-    rng: Rng, n: int, rate: int, *, every: float, jitter: float = 0.0, start: float | None = None
-) -> Array:
-    """Sample positions of events `every` seconds apart, each gap scaled by 1 +- jitter; the first comes early."""
-    seconds = n / rate
-    first = rng.uniform(0.02, min(0.12 * seconds, every) + 0.021) if start is None else start
-    gaps = every * (1.0 + jitter * rng.uniform(-1.0, 1.0, int(seconds / every / max(0.2, 1.0 - jitter)) + 2))
-    times = first + np.concatenate([[0.0], np.cumsum(gaps)])
-    return (times[times < max(seconds - 0.02, first + 1e-6)] * rate).astype(int)
-
-
-def scattered(rng: Rng, n: int, rate: int, *, per_second: float) -> Array:
-    """Sample positions of a Poisson process (at least one, early enough to be heard)."""
-    count = rng.poisson(per_second * n / rate)
-    positions = rng.integers(0, max(1, n - samples(0.02, rate)), count)
-    return np.sort(np.append(positions, rng.integers(0, max(1, n // 3))))
-
-
-def place(n: int, positions: Iterable[int], sounds: Iterable[Array]) -> Array:
-    """Sum of sounds starting at sample positions, cut at the end, `(n,)`."""
-    out = np.zeros(n)
-    for position, sound in zip(positions, sounds, strict=False):
-        if position < n:
-            part = sound[: n - position]
-            out[position : position + len(part)] += part
-    return out
-
-
-def sprinkle(rng: Rng, n: int, positions: Array, grains: Sequence[Array], *, spread: float) -> Array:
-    """Place many random choices of a few grains with log-normal levels (sigma = `spread`), by convolution."""
-    out = np.zeros(n)
-    kind = rng.integers(0, len(grains), len(positions))
-    level = np.exp(spread * rng.standard_normal(len(positions)))
-    for index, grain in enumerate(grains):
-        impulses = np.bincount(positions[kind == index], level[kind == index], minlength=n)
-        out += fftconvolve(impulses, grain)[:n]
-    return out
-
-
-# --- building blocks: sources ------------------------------------------------------------------------------
-
-
-def tone(frequency: Array | float, n: int, rate: int, *, phase: float = 0.0) -> Array:
-    """Sine whose instantaneous frequency is `frequency` (a number or `(n,)`), silent above 0.47 `rate`."""
-    track = np.broadcast_to(np.asarray(frequency, dtype=float), (n,))
-    return np.sin(2.0 * np.pi * (np.cumsum(track) / rate + phase)) * (track < 0.47 * rate)
-
-
-def harmonics(f0: Array | float, n: int, rate: int, *, levels: Array) -> Array:
-    """Harmonic sound of pitch `f0` with given partial levels, read from one band-limited period, `(n,)`.
-
-    Partials that would pass 0.47 `rate` at the highest pitch are left out, so there is no aliasing.
-    """
-    track = np.broadcast_to(np.asarray(f0, dtype=float), (n,))
-    size = 2048
-    kept = levels[: max(1, min(int(0.47 * rate / track.max()), size // 4))]
-    spectrum = np.zeros(size // 2 + 1, dtype=complex)
-    spectrum[1 : len(kept) + 1] = kept * np.exp(0.7j * np.arange(len(kept)) ** 2)
-    table = np.fft.irfft(spectrum) * size / 2.0
-    position = np.cumsum(track) / rate * size
-    index = position.astype(np.int64)
-    fraction = position - index
-    here = table[index % size]
-    return here + fraction * (table[(index + 1) % size] - here)
-
-
-def rolloff(count: int, slope: float) -> Array:
-    """Levels of partials 1..count falling by `slope` powers of the partial number."""
-    return np.arange(1, count + 1) ** -slope
-
-
-def noise(
-    rng: Rng,
-    n: int,
-    rate: int,
-    *,
-    low: float = 40.0,
-    high: float | None = None,
-    slope: float = 0.0,
-    order: int = 4,
-) -> Array:
-    """Gaussian noise of unit variance between `low` and `high`, tilted by `slope` dB per octave, `(n,)`."""
-    length = fft.next_fast_len(n, real=True)
-    f = fft.rfftfreq(length, 1.0 / rate)
-    f[0] = f[1]
-    top = 0.5 * rate if high is None else min(high, 0.48 * rate)
-    gain = (f / 1000.0) ** (slope / 6.02) / np.sqrt(1.0 + (min(low, 0.4 * rate) / f) ** order)
-    gain /= np.sqrt(1.0 + (f / top) ** (2 * order)) if high is not None else 1.0
-    spectrum = gain * (rng.standard_normal(len(f)) + 1j * rng.standard_normal(len(f)))
-    spectrum[0] = 0.0
-    out = fft.irfft(spectrum, length)[:n]
-    return out / (out.std() + 1e-12)
-
-
-def resonate(sound: Array, rate: int, formants: Sequence[tuple[float, float, float]]) -> Array:
-    """Parallel two-pole resonators, each `(centre Hz, bandwidth Hz, gain)`; those above 0.46 `rate` are left out."""
-    out = np.zeros(len(sound))
-    for centre, bandwidth, gain in formants:
-        if centre < 0.46 * rate:
-            radius = np.exp(-np.pi * bandwidth / rate)
-            angle = 2.0 * np.pi * centre / rate
-            peak = (1.0 - radius) * np.sqrt(1.0 - 2.0 * radius * np.cos(2.0 * angle) + radius**2)
-            out += lfilter([gain * peak], [1.0, -2.0 * radius * np.cos(angle), radius**2], sound)
-    return out
-
-
-def modes(n: int, rate: int, *, frequencies: Array, decays: Array, levels: Array) -> Array:
-    """Sum of exponentially decaying sines, the sound of a struck body, `(n,)`."""
-    t = time_axis(n, rate)
-    keep = np.asarray(frequencies) < 0.47 * rate
-    out = np.zeros(n)
-    for frequency, decay, level in zip(
-        np.asarray(frequencies)[keep], np.asarray(decays)[keep], np.asarray(levels)[keep], strict=True
-    ):
-        out += level * np.exp(-t / decay) * np.sin(2.0 * np.pi * frequency * t)
-    return out
-
-
-def unit(sound: Array) -> Array:
-    """Scale to peak 1 (silence stays silence)."""
-    return sound / (np.abs(sound).max() + 1e-12)
-
-
-def click(rng: Rng, rate: int, *, low: float, high: float, decay: float) -> Array:
-    """Short burst of noise in a band, decaying in `decay` seconds, peak 1."""
-    n = samples(7.0 * decay + 0.004, rate)
-    return unit(noise(rng, n, rate, low=low, high=high) * strike(n, rate, attack=0.0003, decay=decay))
-
-
-def voice(
-    rng: Rng,
-    f0: Array,
-    rate: int,
-    *,
-    formants: Sequence[tuple[float, float, float]],
-    slope: float,
-    breath: float,
-) -> Array:
-    """Throat and mouth: a jittered harmonic source plus breath noise, through formants, peak 1."""
-    n = len(f0)
-    jittered = f0 * (1.0 + 0.012 * drift(rng, n, rate, speed=25.0))
-    source = harmonics(jittered, n, rate, levels=rolloff(80, slope))
-    source = source / (source.std() + 1e-12) + breath * noise(rng, n, rate, low=200.0)
-    return unit(resonate(source, rate, formants))
-
-
-def spread_formants(rng: Rng, centres: Sequence[float], *, scale: float, width: float = 0.14) -> list:
-    """Formants at scaled centres (each moved up to 8 %), falling slowly in level."""
-    return [
-        (centre * scale * rng.uniform(0.92, 1.08), width * centre * scale, rng.uniform(0.6, 1.0) * 0.85**k)
-        for k, centre in enumerate(centres)
-    ]
-
+from lasslab.data.synthesis_blocks import (
+    Array,
+    Rng,
+    click,
+    curve,
+    drift,
+    harmonics,
+    modes,
+    noise,
+    onsets,
+    place,
+    resonate,
+    rolloff,
+    samples,
+    scattered,
+    spread_formants,
+    sprinkle,
+    strike,
+    swell,
+    time_axis,
+    tone,
+    unit,
+    voice,
+)
 
 # --- animals -----------------------------------------------------------------------------------------------
 
 
 def dog(rng: Rng, n: int, rate: int) -> Array:
     """Barks: a pitch that jumps up and falls, rough and short, singly or in volleys."""
-    pitch, size = rng.uniform(260.0, 620.0), rng.uniform(0.8, 1.35)
-    formants = spread_formants(rng, [750.0, 1500.0, 2600.0], scale=size, width=0.25)
-    length, breath, bite = rng.uniform(0.10, 0.24), rng.uniform(0.35, 0.9), rng.uniform(1.5, 4.0)
+    pitch, size = rng.uniform(260.0, 650.0), rng.uniform(0.75, 1.3)
+    formants = spread_formants(rng, [780.0, 1500.0, 2600.0], scale=size, width=0.2, fall=0.55)
+    length, breath, bite = rng.uniform(0.10, 0.26), rng.uniform(0.1, 0.5), rng.uniform(1.0, 2.5)
 
     def bark() -> Array:
         m = samples(length * rng.uniform(0.8, 1.2) * 1.6, rate)
         top = pitch * rng.uniform(0.9, 1.12)
-        f0 = curve(m, (0, 0.65 * top), (0.15, 1.1 * top), (0.4, top), (1, 0.5 * top))
-        sound = np.tanh(bite * voice(rng, f0, rate, formants=formants, slope=0.8, breath=breath))
-        return sound * strike(m, rate, attack=0.012, decay=length * 0.45) * rng.uniform(0.6, 1.0)
+        f0 = curve(m, (0, 0.65 * top), (0.15, 1.1 * top), (0.4, top), (1, 0.6 * top))
+        sound = np.tanh(bite * voice(rng, f0, rate, formants=formants, slope=1.1, breath=breath))
+        return sound * strike(m, rate, attack=0.015, decay=length * 0.5) * rng.uniform(0.6, 1.0)
 
     every = rng.choice([rng.uniform(0.28, 0.45), rng.uniform(0.5, 1.2)])
-    starts = onsets(rng, n, rate, every=every, jitter=0.25)[: rng.integers(1, 9)]
+    starts = onsets(rng, n, rate, every=every, jitter=0.25)[: rng.integers(1, 11)]
     return place(n, starts, [bark() for _ in starts])
 
 
 def rooster(rng: Rng, n: int, rate: int) -> Array:
-    """Cock-a-doodle-doo: three short syllables, then one long that climbs and falls away."""
-    pitch, tempo = rng.uniform(430.0, 720.0), rng.uniform(0.85, 1.25)
-    formants = spread_formants(rng, [1100.0, 2100.0, 3300.0, 4600.0], scale=rng.uniform(0.9, 1.15), width=0.2)
-    shape = [(0.20, 0.8, 0.95), (0.14, 1.0, 1.1), (0.26, 1.15, 1.3), (0.95, 1.35, 0.75)]
+    """Cock-a-doodle-doo: short syllables tied together, then one long that climbs, holds and sinks."""
+    pitch, tempo, last = rng.uniform(400.0, 680.0), rng.uniform(0.8, 1.25), rng.uniform(0.7, 1.4)
+    formants = spread_formants(
+        rng, [1350.0, 2300.0, 3500.0], scale=rng.uniform(0.85, 1.25), width=0.16, fall=0.4
+    )
+    shape = [(0.22, 0.8, 0.95), (0.14, 1.0, 1.1), (0.26, 1.15, 1.25), (last, 1.3, rng.uniform(0.9, 1.15))]
+    syllables = shape[rng.integers(0, 3) :]
+    slope, breath = rng.uniform(0.6, 1.1), rng.uniform(0.02, 0.1)
 
     def crow() -> Array:
         parts = []
-        for seconds, begin, end in shape:
+        for seconds, begin, end in syllables:
             m = samples(seconds * tempo * rng.uniform(0.9, 1.15), rate)
-            f0 = pitch * curve(
-                m, (0, begin), (0.25, max(begin, end) * 1.08), (0.6, max(begin, end)), (1, end)
-            )
-            body = voice(rng, f0, rate, formants=formants, slope=0.5, breath=0.12)
-            parts += [
-                body * swell(m, rate, attack=0.03, release=0.12 * seconds + 0.03),
-                np.zeros(samples(0.03, rate)),
-            ]
+            f0 = pitch * curve(m, (0, begin), (0.2, max(begin, end) * 1.05), (0.7, max(begin, end)), (1, end))
+            body = voice(rng, f0, rate, formants=formants, slope=slope, breath=breath)
+            fade = swell(m, rate, attack=0.03, release=0.15 * seconds + 0.03)
+            parts += [body * fade, np.zeros(samples(rng.uniform(0.0, 0.05), rate))]
         return np.concatenate(parts)
 
-    starts = onsets(rng, n, rate, every=rng.uniform(2.4, 3.6) * tempo, jitter=0.1)
+    starts = onsets(rng, n, rate, every=rng.uniform(2.4, 3.6) * tempo, jitter=0.1)[: rng.integers(1, 3)]
     return place(n, starts, [crow() * rng.uniform(0.7, 1.0) for _ in starts])
 
 
@@ -371,8 +190,9 @@ def crickets(rng: Rng, n: int, rate: int) -> Array:
     """Chirping insects at night: pulse trains on a high carrier, over a faint chorus."""
     out = 0.02 * noise(rng, n, rate, low=2500.0)
     t = time_axis(n, rate)
+    top = min(5200.0, 0.44 * rate)
     for _ in range(rng.integers(1, 4)):
-        carrier, pulse, chirp = rng.uniform(3300.0, 3700.0), rng.uniform(22.0, 38.0), rng.uniform(1.6, 3.4)
+        carrier, pulse, chirp = rng.uniform(0.65 * top, top), rng.uniform(22.0, 38.0), rng.uniform(1.6, 3.4)
         phase, duty = rng.uniform(), rng.uniform(0.35, 0.6)
         gate = np.clip(12.0 * (np.cos(2.0 * np.pi * (chirp * t + phase)) - np.cos(np.pi * duty)), 0.0, 1.0)
         pulses = np.clip(np.sin(2.0 * np.pi * pulse * t), 0.0, 1.0) ** 1.5
@@ -398,32 +218,36 @@ def buzz(rng: Rng, n: int, rate: int) -> Array:
 
 def crying_baby(rng: Rng, n: int, rate: int) -> Array:
     """Wails on each outgoing breath: pitch rises, holds with a tremble and sinks; gasps between."""
-    pitch = rng.uniform(370.0, 520.0)
+    pitch = rng.uniform(340.0, 520.0)
     formants = spread_formants(
-        rng, [1150.0, 2600.0, 3600.0, 5200.0], scale=rng.uniform(0.88, 1.12), width=0.18
+        rng,
+        [1150.0, 2600.0, 3600.0, 5200.0],
+        scale=rng.uniform(0.8, 1.15),
+        width=0.2,
+        fall=rng.uniform(0.4, 0.9),
     )
-    length, gap = rng.uniform(0.5, 1.2), rng.uniform(0.2, 0.45)
+    length, gap = rng.uniform(0.4, 1.3), rng.uniform(0.15, 0.6)
+    slope, breath, rough = rng.uniform(0.7, 1.2), rng.uniform(0.02, 0.12), rng.uniform(0.05, 0.4)
+    arc = rng.uniform(0.55, 0.9)
 
     def wail() -> Array:
-        m = samples(length * rng.uniform(0.7, 1.3), rate)
-        f0 = pitch * rng.uniform(0.92, 1.1) * curve(m, (0, 0.8), (0.18, 1.05), (0.7, 1.0), (1, 0.72))
+        m = samples(length * rng.uniform(0.6, 1.4), rate)
+        peak = rng.uniform(0.15, 0.5)
+        f0 = pitch * rng.uniform(0.9, 1.12) * curve(m, (0, arc), (peak, 1.05), (0.75, 1.0), (1, arc))
         f0 *= 1.0 + 0.02 * np.sin(2.0 * np.pi * rng.uniform(5.0, 9.0) * time_axis(m, rate))
-        body = voice(rng, f0, rate, formants=formants, slope=0.7, breath=rng.uniform(0.05, 0.2))
-        rough = 1.0 + 0.3 * np.clip(drift(rng, m, rate, speed=70.0), -1.0, 1.0)
-        return np.tanh(2.0 * body) * rough * swell(m, rate, attack=0.07, release=0.22)
+        body = voice(rng, f0, rate, formants=formants, slope=slope, breath=breath)
+        tremble = 1.0 + rough * drift(rng, m, rate, speed=60.0)
+        return np.tanh(1.3 * body) * tremble * swell(m, rate, attack=0.08, release=0.25)
 
-    gasp_n = samples(gap * 0.7, rate)
-    gasp = (
-        0.08
-        * noise(rng, gasp_n, rate, low=1200.0, high=5000.0)
-        * swell(gasp_n, rate, attack=0.05, release=0.03)
-    )
+    gasp_n = samples(gap * 0.6, rate)
+    gasp = rng.uniform(0.0, 0.04) * noise(rng, gasp_n, rate, low=900.0, high=4000.0, slope=-3.0)
+    gasp *= swell(gasp_n, rate, attack=0.05, release=0.03)
     parts, total = [np.zeros(samples(rng.uniform(0.0, 0.2), rate))], 0
     while total < n:
         parts += [
-            wail() * rng.uniform(0.7, 1.0),
+            wail() * rng.uniform(0.6, 1.0),
             gasp,
-            np.zeros(samples(gap * 0.3 * rng.uniform(0.5, 2.0), rate)),
+            np.zeros(samples(gap * 0.4 * rng.uniform(0.3, 2.0), rate)),
         ]
         total = sum(map(len, parts))
     return np.concatenate(parts)[:n]
@@ -431,31 +255,24 @@ def crying_baby(rng: Rng, n: int, rate: int) -> Array:
 
 def sneezing(rng: Rng, n: int, rate: int) -> Array:
     """Ah... tchoo: a drawn breath, a burst of noise through the teeth, a short voiced tail."""
-    pitch, hiss = rng.uniform(180.0, 420.0), rng.uniform(1400.0, 3200.0)
-    inhale_s, burst_s = rng.uniform(0.18, 0.5), rng.uniform(0.16, 0.4)
+    pitch, mouth = rng.uniform(180.0, 420.0), rng.uniform(700.0, 2200.0)
+    inhale_s, burst_s = rng.uniform(0.18, 0.5), rng.uniform(0.18, 0.5)
+    voiced, gasping, slope = rng.uniform(0.1, 0.8), rng.uniform(0.0, 0.25), rng.uniform(-6.0, -1.0)
 
     def sneeze() -> Array:
-        a, b = samples(inhale_s, rate), samples(burst_s * rng.uniform(0.9, 1.2), rate)
+        a, b = samples(inhale_s, rate), samples(burst_s * rng.uniform(0.9, 1.2) * 1.5, rate)
         inhale = resonate(noise(rng, a, rate, low=400.0), rate, [(900.0, 400.0, 1.0), (2200.0, 700.0, 0.6)])
-        gasp = voice(
-            rng,
-            pitch * curve(a, (0, 0.8), (1, 1.2)),
-            rate,
-            formants=[(800.0, 150.0, 1.0)],
-            slope=1.2,
-            breath=0.5,
-        )
-        before = (0.12 * unit(inhale) + rng.uniform(0.0, 0.25) * gasp) * curve(
-            a, (0, 0.0), (0.8, 1.0), (1, 0.0)
-        )
-        teeth = noise(rng, b, rate, low=hiss * 0.45, high=hiss * 3.5, slope=-2.0) * strike(
-            b, rate, attack=0.008, decay=burst_s * 0.3
-        )
+        drawn = pitch * curve(a, (0, 0.8), (1, 1.2))
+        gasp = voice(rng, drawn, rate, formants=[(800.0, 150.0, 1.0)], slope=1.2, breath=0.5)
+        before = (0.1 * unit(inhale) + gasping * gasp) * curve(a, (0, 0.0), (0.8, 1.0), (1, 0.0))
+        teeth = noise(rng, b, rate, low=mouth * 0.5, high=7000.0, slope=slope, order=2)
+        teeth += resonate(teeth, rate, [(mouth, 0.4 * mouth, 2.0), (2.3 * mouth, 0.6 * mouth, 1.0)])
         f0 = pitch * curve(b, (0, 1.5), (0.3, 1.3), (1, 0.7))
         tail = voice(
-            rng, f0, rate, formants=[(600.0, 150.0, 1.0), (1300.0, 250.0, 0.5)], slope=0.9, breath=0.5
+            rng, f0, rate, formants=[(600.0, 150.0, 1.0), (1300.0, 250.0, 0.5)], slope=1.0, breath=0.3
         )
-        after = 0.35 * teeth + rng.uniform(0.2, 0.6) * tail * curve(b, (0, 0.2), (0.25, 1.0), (1, 0.0))
+        after = unit(teeth * strike(b, rate, attack=0.012, decay=burst_s * 0.3))
+        after += voiced * tail * curve(b, (0, 0.1), (0.25, 1.0), (0.6, 0.5), (1, 0.0))
         return np.concatenate([before, np.zeros(samples(0.04, rate)), after])
 
     first = rng.uniform(0.0, 0.05) * n / rate
@@ -525,32 +342,38 @@ def whistle(rng: Rng, n: int, rate: int) -> Array:
 
 
 def rain(rng: Rng, n: int, rate: int) -> Array:
-    """A steady hiss of countless drops, with nearer drops standing out."""
-    hiss = noise(rng, n, rate, low=rng.uniform(400.0, 1200.0), slope=rng.uniform(-3.5, 0.0), order=2)
+    """A steady hiss of countless drops, with nearer drops standing out and sometimes a low rumble of the roof."""
+    hiss = noise(rng, n, rate, low=rng.uniform(200.0, 1200.0), slope=rng.uniform(-5.0, 0.0), order=2)
     drops = []
-    for _ in range(5):
+    for _ in range(4):
         m = samples(0.02, rate)
         drops.append(tone(rng.uniform(1500.0, 6500.0), m, rate) * strike(m, rate, attack=0.0005, decay=0.003))
-    near = sprinkle(rng, n, scattered(rng, n, rate, per_second=rng.uniform(60.0, 400.0)), drops, spread=0.7)
+        drops.append(
+            click(rng, rate, low=rng.uniform(300.0, 2500.0), high=7500.0, decay=rng.uniform(0.002, 0.006))
+        )
+    near = sprinkle(rng, n, scattered(rng, n, rate, per_second=rng.uniform(40.0, 400.0)), drops, spread=0.8)
+    roof = noise(rng, n, rate, low=40.0, high=rng.uniform(150.0, 400.0), slope=-3.0)
     steady = 1.0 + 0.12 * drift(rng, n, rate, speed=0.8)
-    return hiss * steady + rng.uniform(0.3, 1.2) * near
+    return hiss * steady + rng.uniform(0.3, 2.0) * near + rng.uniform(0.0, 1.2) * rng.integers(0, 2) * roof
 
 
 def sea_waves(rng: Rng, n: int, rate: int) -> Array:
-    """Waves: a low roar that builds, breaks into bright foam and runs out."""
-    period = rng.uniform(2.4, 5.0)
-    phase = time_axis(n, rate) / period + rng.uniform(0.2, 0.9) + 0.08 * drift(rng, n, rate, speed=0.5)
-    cycle = phase % 1.0
-    size = rng.uniform(0.5, 1.0, int(phase[-1]) + 2)[phase.astype(int)]
-    roar = np.sin(np.pi * cycle) ** 3
-    foam = (
-        np.clip(cycle - 0.42, 0.0, None)
-        * 8.0
-        * np.exp(-np.clip(cycle - 0.42, 0.0, None) * rng.uniform(8.0, 12.0))
+    """Waves: a roar that builds, breaks into bright foam and runs out, over the constant murmur of the sea."""
+    t, period = time_axis(n, rate), rng.uniform(2.2, 5.0)
+    breaking = np.arange(-1.0, n / rate / period + 1.0) * period + rng.uniform(0.1, 0.6) * min(
+        period, n / rate
     )
-    low = noise(rng, n, rate, low=60.0, high=rng.uniform(350.0, 700.0), slope=-3.0)
-    high = noise(rng, n, rate, low=500.0, high=rng.uniform(3000.0, 6500.0), slope=-3.0, order=2)
-    return size * (roar * low * rng.uniform(0.5, 0.9) + foam * 2.0 * high) + 0.08 * low + 0.05 * high
+    breaking += rng.uniform(-0.15, 0.15, len(breaking)) * period
+    rise, fall = rng.uniform(0.10, 0.25) * period, rng.uniform(0.2, 0.4) * period
+    roar, foam = np.zeros(n), np.zeros(n)
+    for crest in breaking:
+        size, x = rng.uniform(0.5, 1.0), t - crest
+        roar += size * np.exp(-((x / np.where(x < 0.0, 1.5 * rise, fall)) ** 2))
+        late = x - 0.12 * period
+        foam += size * np.exp(-((late / np.where(late < 0.0, rise, 1.4 * fall)) ** 2))
+    low = noise(rng, n, rate, low=60.0, high=rng.uniform(350.0, 900.0), slope=-3.0)
+    high = noise(rng, n, rate, low=300.0, slope=rng.uniform(-6.0, -3.0), order=2)
+    return rng.uniform(0.4, 1.0) * low * (0.15 + roar) + high * (rng.uniform(0.04, 0.25) + foam)
 
 
 def wind(rng: Rng, n: int, rate: int) -> Array:
@@ -599,32 +422,41 @@ def water_drops(rng: Rng, n: int, rate: int) -> Array:
 def crackling_fire(rng: Rng, n: int, rate: int) -> Array:
     """Fire: snaps of very different size scattered over a soft rumble and hiss."""
     grains = [
-        click(rng, rate, low=rng.uniform(500.0, 2500.0), high=7500.0, decay=d)
-        for d in (0.0008, 0.0015, 0.003, 0.006)
+        click(rng, rate, low=rng.uniform(300.0, 2500.0), high=rng.uniform(3000.0, 7500.0), decay=decay)
+        for decay in (0.0008, 0.0015, 0.003, 0.006)
     ]
-    small = sprinkle(
-        rng, n, scattered(rng, n, rate, per_second=rng.uniform(15.0, 60.0)), grains[:3], spread=0.8
+    often, seldom = (
+        np.exp(rng.uniform(np.log(6.0), np.log(60.0))),
+        np.exp(rng.uniform(np.log(0.8), np.log(6.0))),
     )
-    large = sprinkle(rng, n, scattered(rng, n, rate, per_second=rng.uniform(1.0, 5.0)), grains, spread=0.5)
+    small = sprinkle(rng, n, scattered(rng, n, rate, per_second=often), grains[:3], spread=0.8)
+    large = sprinkle(rng, n, scattered(rng, n, rate, per_second=seldom), grains, spread=0.5)
     flicker = 0.6 + 0.4 * drift(rng, n, rate, speed=5.0)
-    flame = noise(rng, n, rate, low=40.0, high=rng.uniform(200.0, 500.0), slope=-3.0) * flicker
-    hiss = noise(rng, n, rate, low=1500.0)
-    return 0.3 * small + 1.4 * large + rng.uniform(0.04, 0.12) * flame + rng.uniform(0.008, 0.03) * hiss
+    flame = noise(rng, n, rate, low=30.0, high=rng.uniform(120.0, 500.0), slope=-3.0) * flicker
+    hiss = noise(rng, n, rate, low=300.0, slope=rng.uniform(-4.0, 0.0))
+    bed = (
+        np.exp(rng.uniform(np.log(0.04), np.log(0.35))) * flame
+        + np.exp(rng.uniform(np.log(0.005), np.log(0.05))) * hiss
+    )
+    return 0.3 * small + 1.3 * large + bed
 
 
 # --- machines ----------------------------------------------------------------------------------------------
 
 
 def helicopter(rng: Rng, n: int, rate: int) -> Array:
-    """Rotor blades: thumps of low noise ten to twenty times a second over a turbine's wash."""
-    blades = rng.uniform(9.0, 18.0) * (1.0 + 0.02 * drift(rng, n, rate, speed=0.5))
+    """Rotor blades: thumps of low noise ten to twenty times a second over the turbine's wash and whine."""
+    blades = rng.uniform(9.0, 20.0) * (1.0 + 0.02 * drift(rng, n, rate, speed=0.5))
     phase = np.cumsum(blades) / rate
-    thump = np.exp(-rng.uniform(3.0, 6.0) * (phase % 1.0)) * np.clip((phase % 1.0) / 0.06, 0.0, 1.0)
-    low = noise(rng, n, rate, low=50.0, high=rng.uniform(180.0, 350.0), slope=-1.0)
-    mid = noise(rng, n, rate, low=200.0, high=rng.uniform(1200.0, 3000.0), slope=-4.0)
+    thump = np.exp(-rng.uniform(2.0, 6.0) * (phase % 1.0)) * np.clip((phase % 1.0) / 0.08, 0.0, 1.0)
+    low = noise(rng, n, rate, low=50.0, high=rng.uniform(150.0, 400.0), slope=-2.0)
+    wash = noise(rng, n, rate, low=150.0, slope=rng.uniform(-8.0, -4.0), order=2)
     shaft = harmonics(blades * 4.0, n, rate, levels=rolloff(12, 0.8))
-    nearness = curve(n, (0, rng.uniform(0.4, 1.0)), (0.5, 1.0), (1, rng.uniform(0.4, 1.0)))
-    return nearness * (thump * (1.3 * low + rng.uniform(0.4, 0.9) * mid) + 0.10 * mid + 0.08 * shaft)
+    whine = tone(rng.uniform(900.0, 2500.0) * (1.0 + 0.004 * drift(rng, n, rate, speed=1.0)), n, rate)
+    steady = rng.uniform(0.08, 0.6)
+    nearness = curve(n, (0, rng.uniform(0.3, 1.0)), (rng.uniform(0.3, 0.7), 1.0), (1, rng.uniform(0.3, 1.0)))
+    beating = thump * (rng.uniform(0.8, 1.4) * low + rng.uniform(0.3, 0.9) * wash)
+    return nearness * (beating + steady * (wash + 0.5 * low) + 0.08 * shaft + rng.uniform(0.0, 0.03) * whine)
 
 
 def engine(rng: Rng, n: int, rate: int) -> Array:
@@ -642,20 +474,27 @@ def engine(rng: Rng, n: int, rate: int) -> Array:
 
 
 def chainsaw(rng: Rng, n: int, rate: int) -> Array:
-    """A two-stroke motor that is revved: buzzing harmonics, rough, bright and loud."""
-    idle, full = rng.uniform(55.0, 85.0), rng.uniform(120.0, 190.0)
-    throttle = np.clip(0.62 + 0.9 * drift(rng, n, rate, speed=rng.uniform(0.4, 1.2)), 0.0, 1.0)
-    f0 = (idle + (full - idle) * throttle) * (1.0 + 0.03 * drift(rng, n, rate, speed=40.0))
-    source = harmonics(f0, n, rate, levels=rolloff(60, 0.25) * rng.uniform(0.3, 1.0, 60))
+    """A two-stroke motor that is revved: rough buzzing harmonics under the noise of chain and exhaust."""
+    idle, full = rng.uniform(60.0, 90.0), rng.uniform(95.0, 170.0)
+    revs = np.clip(0.6 + rng.uniform(0.1, 0.9) * drift(rng, n, rate, speed=rng.uniform(0.3, 1.0)), 0.0, 1.0)
+    f0 = (idle + (full - idle) * revs) * (1.0 + 0.035 * drift(rng, n, rate, speed=50.0))
+    source = harmonics(f0, n, rate, levels=rolloff(60, rng.uniform(0.3, 0.7)) * rng.uniform(0.2, 1.0, 60))
     source /= source.std() + 1e-12
+    exhaust = noise(rng, n, rate, low=200.0, slope=rng.uniform(-6.0, -2.0), order=2) * (
+        0.5 + 0.5 * tone(f0, n, rate)
+    )
     formants = [
-        (rng.uniform(450.0, 800.0), 300.0, 1.0),
-        (rng.uniform(1500.0, 2400.0), 700.0, 1.2),
-        (4200.0, 1500.0, 0.8),
+        (rng.uniform(350.0, 800.0), 350.0, 1.0),
+        (rng.uniform(1100.0, 2200.0), 800.0, rng.uniform(0.3, 1.0)),
+        (rng.uniform(3000.0, 4500.0), 1800.0, rng.uniform(0.1, 0.7)),
     ]
-    teeth = noise(rng, n, rate, low=900.0, high=6500.0) * (0.5 + 0.5 * tone(f0, n, rate))
-    body = resonate(source + 0.6 * teeth, rate, formants)
-    return np.tanh(1.5 * body / (body.std() + 1e-12)) * (0.35 + 0.65 * throttle)
+    body = resonate(source + rng.uniform(0.5, 1.5) * exhaust, rate, formants)
+    growl = (
+        np.tanh(body / (body.std() + 1e-12))
+        + rng.uniform(0.1, 0.4) * source
+        + rng.uniform(0.1, 0.6) * exhaust
+    )
+    return growl * (0.4 + 0.6 * revs)
 
 
 def vacuum_cleaner(rng: Rng, n: int, rate: int) -> Array:
@@ -702,17 +541,24 @@ def keyboard_typing(rng: Rng, n: int, rate: int) -> Array:
 
 def clock_tick(rng: Rng, n: int, rate: int) -> Array:
     """A clock: dry ticks at a steady rate, tick and tock alternating."""
-    period = rng.choice([rng.uniform(0.2, 0.3), 0.5, 1.0, rng.uniform(0.3, 0.6)])
-    body, decay = rng.uniform(1800.0, 4200.0), rng.uniform(0.003, 0.010)
+    period = float(rng.choice([rng.uniform(0.2, 0.3), 0.5, 1.0, rng.uniform(0.3, 0.6)]))
+    body, decay = np.exp(rng.uniform(np.log(900.0), np.log(4000.0))), rng.uniform(0.003, 0.014)
+    case, snap = rng.uniform(0.0, 0.8), rng.uniform(0.3, 1.0)
+    box = rng.uniform(150.0, 500.0)
 
     def tick(scale: float) -> Array:
-        m = samples(0.08, rate)
-        ring = modes(m, rate, frequencies=body * scale * np.array([0.45, 1.0, 1.7]), decays=decay * np.array([2.0, 1.0, 0.7]),
-                     levels=np.array([0.5, 1.0, 0.6]))  # fmt: skip
-        return ring + place(m, [0], [0.5 * click(rng, rate, low=1500.0, high=7500.0, decay=0.0015)])
+        m = samples(0.1, rate)
+        ring = modes(
+            m,
+            rate,
+            frequencies=np.array([box, *(body * scale * np.array([0.45, 1.0, 1.7]))]),
+            decays=np.array([0.012, 2.0 * decay, decay, 0.7 * decay]),
+            levels=np.array([case, 0.5, 1.0, 0.6]),
+        )
+        return ring + place(m, [0], [snap * click(rng, rate, low=1000.0, high=7500.0, decay=0.003)])
 
-    pair = [tick(1.0), rng.uniform(0.5, 1.0) * tick(rng.uniform(0.75, 0.95))]
-    starts = onsets(rng, n, rate, every=float(period))
+    pair = [tick(1.0), rng.uniform(0.4, 1.0) * tick(rng.uniform(0.75, 0.95))]
+    starts = onsets(rng, n, rate, every=period)
     return place(n, starts, [pair[k % 2] * rng.uniform(0.93, 1.0) for k in range(len(starts))])
 
 
