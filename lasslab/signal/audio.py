@@ -1,10 +1,11 @@
 """Sound files, sample rates, channels, length and loudness.
 
-Waveforms are float32 tensors, full scale is [-1, 1], the last axis is time: (T,) or (C, T). Decoding is libsndfile's
-(soundfile), resampling soxr's, loudness pyloudnorm's; each is imported where it is used, so that importing the package
-stays quick.
+Waveforms are float32 tensors, full scale is [-1, 1], the last axis is time: (T,) or (C, T). Decoding is
+libsndfile's (soundfile), resampling soxr's, loudness pyloudnorm's; each is imported where it is used, so that
+importing the package stays quick.
 """
 
+import io
 import math
 import os
 import uuid
@@ -48,12 +49,13 @@ def read_audio(path: str | Path) -> tuple[Tensor, int]:
         raise ValueError(f"{path} does not exist: check the path")
     if path.stat().st_size == 0:
         raise ValueError(f"{path} is an empty file: record or download it again")
+    unreadable = f"{path} cannot be read as audio: convert it to WAV, FLAC, OGG or MP3"
+    if path.suffix.lower() == ".mp3" and not _may_be_audio(path):
+        raise ValueError(unreadable)
     try:
         samples, sample_rate = soundfile.read(path, dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, OSError) as error:
-        raise ValueError(
-            f"{path} cannot be read as audio ({_reason(error)}): convert it to WAV, FLAC, OGG or MP3"
-        ) from error
+        raise ValueError(unreadable) from error
     waveform = torch.from_numpy(samples.T.copy())  # (C, T)
     if waveform.shape[-1] == 0:
         raise ValueError(f"{path} holds no samples: record or download it again")
@@ -87,8 +89,9 @@ def load_audio(path: str | Path, *, sample_rate: int = SAMPLE_RATE, mono: bool =
 def save_audio(path: str | Path, waveform: Tensor, *, sample_rate: int) -> None:
     """Write an audio file whole, or not at all.
 
-    The suffix decides the format. WAV is 32-bit float and never clips; FLAC is 24-bit; OGG is Vorbis. The samples go to
-    a temporary file in the same folder, which takes the name at the end, so a failure leaves what was there before.
+    The suffix decides the format: WAV is 32-bit float and never clips, FLAC is 24-bit, OGG is Vorbis. The
+    file is written under a temporary name in the same folder and then renamed, so a failure leaves what was
+    there.
 
     Args:
         path: file to write, .wav, .flac, .ogg or .mp3.
@@ -96,34 +99,19 @@ def save_audio(path: str | Path, waveform: Tensor, *, sample_rate: int) -> None:
         sample_rate: Hz.
 
     Raises:
-        ValueError: unknown suffix, no such folder, unusable samples, samples beyond full scale in a format that would
-            clip them, or a rate or channel count that the format cannot hold.
+        ValueError: unknown suffix, no such folder, unusable samples, samples beyond full scale in a format
+            that would clip them, or a rate or channel count that the format cannot hold.
     """
-    import soundfile
-
     path = Path(path)
     _check_destination(path)
     check_waveform(waveform, name=f"the waveform for {path}")
-    format_, subtype = FORMATS[path.suffix.lower()]
-    peak = waveform.abs().max().item()
-    if peak > 1 and format_ != "WAV":
-        raise ValueError(
-            f"{path} would clip: the peak is {peak:.3g} and {format_} stops at 1: lower the level or save as .wav"
-        )
-    samples = waveform.detach().cpu().float().reshape(-1, waveform.shape[-1]).T.contiguous().numpy()  # (T, C)
+    encoded = _encode(path, waveform, sample_rate)
     temporary = path.parent / f".{uuid.uuid4().hex}.part"
     try:
-        with soundfile.SoundFile(
-            temporary, "w", int(sample_rate), samples.shape[1], subtype, format=format_
-        ) as file:
-            for start in range(0, len(samples), BLOCK_FRAMES):
-                file.write(samples[start : start + BLOCK_FRAMES])
+        temporary.write_bytes(encoded)
         os.replace(temporary, path)
-    except (soundfile.SoundFileError, OSError) as error:
-        raise ValueError(
-            f"{path} cannot be written as {format_} with {samples.shape[1]} channels at {sample_rate} Hz "
-            f"({_reason(error)}): check space and permissions, or save as .wav"
-        ) from error
+    except OSError as error:
+        raise ValueError(f"{path} cannot be written ({error.strerror}): check space and rights") from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -139,19 +127,22 @@ def resample(waveform: Tensor, *, orig_rate: int, new_rate: int) -> Tensor:
         new_rate: the rate wanted, Hz.
 
     Returns:
-        Samples, shape (..., round(T new_rate / orig_rate)), at least one; the waveform itself when the rates are equal.
+        Samples, shape (..., round(T new_rate / orig_rate)), at least one; the waveform itself when the rates
+        are equal.
 
     Raises:
-        ValueError: a rate is not a positive whole number.
+        ValueError: no samples, or a rate that is not a positive whole number.
     """
     import soxr
 
     for name, rate in (("orig_rate", orig_rate), ("new_rate", new_rate)):
         if rate < 1 or rate != int(rate):
-            raise ValueError(f"{name} must be a positive whole number of Hz, got {rate}: use 16000, for example")
+            raise ValueError(f"{name} must be a positive whole number of Hz, got {rate}: use 16000")
+    *leading, n_samples = waveform.shape
+    if waveform.numel() == 0:
+        raise ValueError(f"a waveform to resample must have samples, got shape {tuple(waveform.shape)}")
     if orig_rate == new_rate:
         return waveform
-    *leading, n_samples = waveform.shape
     rows = waveform.detach().cpu().reshape(-1, n_samples).numpy()
     converted = [torch.from_numpy(soxr.resample(row, orig_rate, new_rate, quality="HQ")) for row in rows]
     n_wanted = max(1, round(n_samples * new_rate / orig_rate))
@@ -162,18 +153,19 @@ def resample(waveform: Tensor, *, orig_rate: int, new_rate: int) -> Tensor:
 def to_mono(waveform: Tensor) -> Tensor:
     """Average the channels: (C, T) -> (T,). Sounds in opposite phase on two channels cancel."""
     if waveform.dim() != 2:
-        raise ValueError(f"expected channels and samples, shape (C, T), got {tuple(waveform.shape)}")
+        raise ValueError(f"expected shape (C, T), got {tuple(waveform.shape)}: a clip (T,) is mono already")
     return waveform.mean(dim=0)
 
 
 def loudness(waveform: Tensor, *, sample_rate: int) -> float:
     """Integrated loudness in LUFS, ITU-R BS.1770-4.
 
-    L = -0.691 + 10 log10(sum_c G_c z_c): z_c is the mean square of channel c after K-weighting, over the 0.4 s blocks
-    that pass the gates (-70 LUFS, and 10 LU below the mean). A full-scale sine at 997 Hz on one channel is -3.01 LUFS.
+    L = -0.691 + 10 log10(sum_c G_c z_c): z_c is the mean square of channel c after K-weighting, over the
+    blocks of 0.4 s that pass the gates (-70 LUFS, then 10 LU below the mean). A full-scale sine at 997 Hz on
+    one channel is -3.01 LUFS; pyloudnorm's filters read 0.04 to 0.07 LU below that at 48 and 16 kHz.
 
-    A clip shorter than one block of 0.4 s is repeated until it fills one. Six channels are taken as 5.1 (L R C LFE Ls Rs),
-    whose LFE does not count.
+    A clip shorter than one block is repeated until it fills one. Six channels are taken as 5.1 (L R C LFE Ls
+    Rs), whose LFE does not count.
 
     Args:
         waveform: samples, shape (T,) or (C, T).
@@ -184,13 +176,17 @@ def loudness(waveform: Tensor, *, sample_rate: int) -> float:
 
     Raises:
         ValueError: unusable samples, or more than six channels.
+
+    Reference: Recommendation ITU-R BS.1770-4, 2015. Notebook: 03.
     """
     import pyloudnorm
 
     check_waveform(waveform)
     samples = waveform.detach().cpu().double().reshape(-1, waveform.shape[-1])  # (C, T)
     if samples.shape[0] > 6:
-        raise ValueError(f"loudness is defined for up to 6 channels, got {samples.shape[0]}: mix down with to_mono")
+        raise ValueError(
+            f"loudness is defined for up to 6 channels, got {samples.shape[0]}: mix down with to_mono"
+        )
     if samples.shape[0] == 6:
         samples = samples[[0, 1, 2, 4, 5]]
     n_block = math.ceil(LOUDNESS_BLOCK * sample_rate)
@@ -217,7 +213,7 @@ def normalise_loudness(waveform: Tensor, *, lufs: float, sample_rate: int) -> Te
     """
     measured = loudness(waveform, sample_rate=sample_rate)
     if measured == -math.inf:
-        raise ValueError(f"a silent clip has no loudness to bring to {lufs} LUFS: leave it out, or choose another")
+        raise ValueError(f"a silent clip cannot be brought to {lufs} LUFS: leave it out or choose another")
     return waveform * 10 ** ((lufs - measured) / 20)
 
 
@@ -234,11 +230,13 @@ def fit_length(waveform: Tensor, n_samples: int, *, offset: int = 0) -> Tensor:
 
     Raises:
         ValueError: n_samples or offset out of range.
+
+    Notebook: 03.
     """
     if n_samples < 1:
-        raise ValueError(f"n_samples must be at least 1, got {n_samples}")
+        raise ValueError(f"n_samples must be at least 1, got {n_samples}: pass seconds times sample_rate")
     if not 0 <= offset <= waveform.shape[-1]:
-        raise ValueError(f"offset must lie within the clip's {waveform.shape[-1]} samples, got {offset}")
+        raise ValueError(f"offset must be 0 to {waveform.shape[-1]} here, got {offset}: start earlier")
     cropped = waveform[..., offset : offset + n_samples]
     return functional.pad(cropped, (0, n_samples - cropped.shape[-1]))
 
@@ -263,11 +261,17 @@ def check_waveform(
     if not isinstance(waveform, Tensor):
         raise ValueError(f"{name} must be a torch tensor, got {type(waveform).__name__}: use torch.as_tensor")
     if not waveform.is_floating_point():
-        raise ValueError(f"{name} must hold floating-point samples in [-1, 1], got {waveform.dtype}: scale and .float()")
+        raise ValueError(f"{name} must hold floats in [-1, 1], got {waveform.dtype}: divide by full scale")
     if waveform.dim() not in dims:
-        raise ValueError(f"{name} must have shape (T,) or (C, T), got {tuple(waveform.shape)}: the last axis is time")
+        shapes = " or ".join(str(count) for count in dims)
+        raise ValueError(
+            f"{name} must have {shapes} dimensions, time last, got shape {tuple(waveform.shape)}: reshape it"
+        )
     if waveform.numel() == 0 or waveform.shape[-1] < min_samples:
-        raise ValueError(f"{name} must have at least {min_samples} samples, got {tuple(waveform.shape)}: use a longer clip")
+        raise ValueError(
+            f"{name} must have at least {min_samples} samples, got shape {tuple(waveform.shape)}: "
+            "use a longer clip"
+        )
     if not waveform.isfinite().all():
         raise ValueError(f"{name} has NaN or infinite samples: clean the recording first")
     return waveform
@@ -282,6 +286,33 @@ def _check_destination(path: Path) -> None:
         raise ValueError(f"{path} cannot be written, there is no folder {path.parent}: make it first")
 
 
-def _reason(error: Exception) -> str:
-    """What went wrong, on one line and without the path that soundfile repeats."""
-    return str(getattr(error, "error_string", error)).strip().rstrip(".").replace("\n", " ")
+def _encode(path: Path, waveform: Tensor, sample_rate: int) -> memoryview:
+    """The whole file in memory: libsndfile does not report a disk that is full when it closes a file."""
+    import soundfile
+
+    file_format, subtype = FORMATS[path.suffix.lower()]
+    peak = waveform.abs().max().item()
+    if peak > 1 and subtype != "FLOAT":
+        raise ValueError(f"{path} would clip, its peak is {peak:.3g} of 1: lower the level or save as .wav")
+    samples = waveform.detach().cpu().float().reshape(-1, waveform.shape[-1]).T.numpy()  # (T, C)
+    buffer = io.BytesIO()
+    try:
+        with soundfile.SoundFile(
+            buffer, "w", int(sample_rate), samples.shape[1], subtype, format=file_format
+        ) as file:
+            for start in range(0, len(samples), BLOCK_FRAMES):
+                file.write(samples[start : start + BLOCK_FRAMES])
+    except soundfile.SoundFileError as error:
+        raise ValueError(
+            f"{path} cannot hold {samples.shape[1]} channels at {sample_rate} Hz in {file_format}: "
+            "resample to 16000 Hz, mix down with to_mono, or save as .wav"
+        ) from error
+    return buffer.getbuffer()
+
+
+def _may_be_audio(path: Path) -> bool:
+    """Whether a file begins like a sound; the MP3 decoder would comment on other files on standard error."""
+    with path.open("rb") as file:
+        head = file.read(4096)
+    # 0xff begins every MPEG frame and never occurs in text
+    return head.startswith((b"ID3", b"RIFF", b"fLaC", b"OggS")) or b"\xff" in head
