@@ -456,7 +456,7 @@ def _place_in_room(dry: np.ndarray, rng: np.random.Generator, sample_rate: int) 
     f = fft.rfftfreq(length, 1.0 / sample_rate)
     high_pass = f**2 / (f**2 + 35.0**2)
     reference = np.clip(f / 1000.0, 0.05, 8.0)
-    colour = reference ** (rng.uniform(-4.0, 2.0) / 6.02) * high_pass
+    colour = reference ** (rng.uniform(-3.5, 2.5) / 6.02) * high_pass
     wet_sound = fft.irfft(fft.rfft(dry, length) * fft.rfft(impulse, length) * colour, length)[:n]
     hiss = reference ** (rng.uniform(-9.0, -1.0) / 6.02) * high_pass
     background = fft.irfft(hiss * (rng.standard_normal(len(f)) + 1j * rng.standard_normal(len(f))), length)[

@@ -45,14 +45,14 @@ from lasslab.data.synthesis_blocks import (
 def dog(rng: Rng, n: int, rate: int) -> Array:
     """Barks: a pitch that jumps up and falls, rough and short, singly or in volleys."""
     pitch, size = rng.uniform(260.0, 650.0), rng.uniform(0.75, 1.3)
-    formants = spread_formants(rng, [780.0, 1500.0, 2600.0], scale=size, width=0.2, fall=0.55)
+    formants = spread_formants(rng, [900.0, 1700.0, 2800.0], scale=size, width=0.25, fall=rng.uniform(0.5, 0.85))
     length, breath, bite = rng.uniform(0.10, 0.26), rng.uniform(0.1, 0.5), rng.uniform(1.0, 2.5)
 
     def bark() -> Array:
         m = samples(length * rng.uniform(0.8, 1.2) * 1.6, rate)
         top = pitch * rng.uniform(0.9, 1.12)
         f0 = curve(m, (0, 0.65 * top), (0.15, 1.1 * top), (0.4, top), (1, 0.6 * top))
-        sound = np.tanh(bite * voice(rng, f0, rate, formants=formants, slope=1.1, breath=breath))
+        sound = np.tanh(bite * voice(rng, f0, rate, formants=formants, slope=0.8, breath=breath))
         return sound * strike(m, rate, attack=0.015, decay=length * 0.5) * rng.uniform(0.6, 1.0)
 
     every = rng.choice([rng.uniform(0.28, 0.45), rng.uniform(0.5, 1.2)])
@@ -222,12 +222,12 @@ def crying_baby(rng: Rng, n: int, rate: int) -> Array:
     formants = spread_formants(
         rng,
         [1150.0, 2600.0, 3600.0, 5200.0],
-        scale=rng.uniform(0.8, 1.15),
+        scale=rng.uniform(0.85, 1.2),
         width=0.2,
-        fall=rng.uniform(0.4, 0.9),
+        fall=rng.uniform(0.6, 1.0),
     )
     length, gap = rng.uniform(0.4, 1.3), rng.uniform(0.15, 0.6)
-    slope, breath, rough = rng.uniform(0.7, 1.2), rng.uniform(0.02, 0.12), rng.uniform(0.05, 0.4)
+    slope, breath, rough = rng.uniform(0.3, 0.9), rng.uniform(0.02, 0.12), rng.uniform(0.05, 0.4)
     arc = rng.uniform(0.55, 0.9)
 
     def wail() -> Array:
@@ -257,7 +257,7 @@ def sneezing(rng: Rng, n: int, rate: int) -> Array:
     """Ah... tchoo: a drawn breath, a burst of noise through the teeth, a short voiced tail."""
     pitch, mouth = rng.uniform(180.0, 420.0), rng.uniform(700.0, 2200.0)
     inhale_s, burst_s = rng.uniform(0.18, 0.5), rng.uniform(0.18, 0.5)
-    voiced, gasping, slope = rng.uniform(0.1, 0.8), rng.uniform(0.0, 0.25), rng.uniform(-6.0, -1.0)
+    voiced, gasping, slope = rng.uniform(0.1, 0.6), rng.uniform(0.0, 0.25), rng.uniform(-5.0, -0.5)
 
     def sneeze() -> Array:
         a, b = samples(inhale_s, rate), samples(burst_s * rng.uniform(0.9, 1.2) * 1.5, rate)
@@ -342,15 +342,13 @@ def whistle(rng: Rng, n: int, rate: int) -> Array:
 
 
 def rain(rng: Rng, n: int, rate: int) -> Array:
-    """A steady hiss of countless drops, with nearer drops standing out and sometimes a low rumble of the roof."""
+    """A steady hiss of countless drops, nearer drops standing out, sometimes the low rumble of a roof."""
     hiss = noise(rng, n, rate, low=rng.uniform(200.0, 1200.0), slope=rng.uniform(-5.0, 0.0), order=2)
-    drops = []
-    for _ in range(4):
-        m = samples(0.02, rate)
-        drops.append(tone(rng.uniform(1500.0, 6500.0), m, rate) * strike(m, rate, attack=0.0005, decay=0.003))
-        drops.append(
-            click(rng, rate, low=rng.uniform(300.0, 2500.0), high=7500.0, decay=rng.uniform(0.002, 0.006))
-        )
+    m = samples(0.012, rate)
+    ring = strike(m, rate, attack=0.0003, decay=0.0012)
+    drops = [0.7 * tone(rng.uniform(1500.0, 6500.0), m, rate) * ring for _ in range(3)]
+    for low in rng.uniform(300.0, 2500.0, 4):
+        drops.append(click(rng, rate, low=low, high=7500.0, decay=rng.uniform(0.001, 0.006)))
     near = sprinkle(rng, n, scattered(rng, n, rate, per_second=rng.uniform(40.0, 400.0)), drops, spread=0.8)
     roof = noise(rng, n, rate, low=40.0, high=rng.uniform(150.0, 400.0), slope=-3.0)
     steady = 1.0 + 0.12 * drift(rng, n, rate, speed=0.8)
@@ -372,8 +370,9 @@ def sea_waves(rng: Rng, n: int, rate: int) -> Array:
         late = x - 0.12 * period
         foam += size * np.exp(-((late / np.where(late < 0.0, rise, 1.4 * fall)) ** 2))
     low = noise(rng, n, rate, low=60.0, high=rng.uniform(350.0, 900.0), slope=-3.0)
-    high = noise(rng, n, rate, low=300.0, slope=rng.uniform(-6.0, -3.0), order=2)
-    return rng.uniform(0.4, 1.0) * low * (0.15 + roar) + high * (rng.uniform(0.04, 0.25) + foam)
+    high = noise(rng, n, rate, low=300.0, slope=rng.uniform(-6.5, -3.5), order=2)
+    splash = 1.0 + rng.uniform(0.1, 0.4) * drift(rng, n, rate, speed=rng.uniform(8.0, 25.0))
+    return rng.uniform(0.4, 1.0) * low * (0.15 + roar) + high * splash * (rng.uniform(0.04, 0.25) + foam)
 
 
 def wind(rng: Rng, n: int, rate: int) -> Array:
@@ -433,7 +432,7 @@ def crackling_fire(rng: Rng, n: int, rate: int) -> Array:
     large = sprinkle(rng, n, scattered(rng, n, rate, per_second=seldom), grains, spread=0.5)
     flicker = 0.6 + 0.4 * drift(rng, n, rate, speed=5.0)
     flame = noise(rng, n, rate, low=30.0, high=rng.uniform(120.0, 500.0), slope=-3.0) * flicker
-    hiss = noise(rng, n, rate, low=300.0, slope=rng.uniform(-4.0, 0.0))
+    hiss = noise(rng, n, rate, low=200.0, slope=rng.uniform(-6.0, -1.0))
     bed = (
         np.exp(rng.uniform(np.log(0.04), np.log(0.35))) * flame
         + np.exp(rng.uniform(np.log(0.005), np.log(0.05))) * hiss
@@ -449,13 +448,13 @@ def helicopter(rng: Rng, n: int, rate: int) -> Array:
     blades = rng.uniform(9.0, 20.0) * (1.0 + 0.02 * drift(rng, n, rate, speed=0.5))
     phase = np.cumsum(blades) / rate
     thump = np.exp(-rng.uniform(2.0, 6.0) * (phase % 1.0)) * np.clip((phase % 1.0) / 0.08, 0.0, 1.0)
-    low = noise(rng, n, rate, low=50.0, high=rng.uniform(150.0, 400.0), slope=-2.0)
-    wash = noise(rng, n, rate, low=150.0, slope=rng.uniform(-8.0, -4.0), order=2)
+    low = noise(rng, n, rate, low=60.0, high=rng.uniform(200.0, 600.0), slope=-1.0)
+    wash = noise(rng, n, rate, low=200.0, slope=rng.uniform(-7.0, -3.5), order=2)
     shaft = harmonics(blades * 4.0, n, rate, levels=rolloff(12, 0.8))
     whine = tone(rng.uniform(900.0, 2500.0) * (1.0 + 0.004 * drift(rng, n, rate, speed=1.0)), n, rate)
     steady = rng.uniform(0.08, 0.6)
     nearness = curve(n, (0, rng.uniform(0.3, 1.0)), (rng.uniform(0.3, 0.7), 1.0), (1, rng.uniform(0.3, 1.0)))
-    beating = thump * (rng.uniform(0.8, 1.4) * low + rng.uniform(0.3, 0.9) * wash)
+    beating = thump * (rng.uniform(0.6, 1.3) * low + rng.uniform(0.4, 1.2) * wash)
     return nearness * (beating + steady * (wash + 0.5 * low) + 0.08 * shaft + rng.uniform(0.0, 0.03) * whine)
 
 
@@ -474,27 +473,28 @@ def engine(rng: Rng, n: int, rate: int) -> Array:
 
 
 def chainsaw(rng: Rng, n: int, rate: int) -> Array:
-    """A two-stroke motor that is revved: rough buzzing harmonics under the noise of chain and exhaust."""
-    idle, full = rng.uniform(60.0, 90.0), rng.uniform(95.0, 170.0)
-    revs = np.clip(0.6 + rng.uniform(0.1, 0.9) * drift(rng, n, rate, speed=rng.uniform(0.3, 1.0)), 0.0, 1.0)
+    """A two-stroke motor, cutting steadily or revved in blips: rough harmonics under chain and exhaust noise."""
+    idle, full = rng.uniform(55.0, 90.0), rng.uniform(95.0, 190.0)
+    if rng.random() < 0.6:
+        revs = np.clip(0.6 + rng.uniform(0.1, 0.9) * drift(rng, n, rate, speed=rng.uniform(0.3, 1.0)), 0.0, 1.0)
+    else:
+        starts = onsets(rng, n, rate, every=rng.uniform(0.6, 1.6), jitter=0.3)
+        blips = [swell(samples(rng.uniform(0.3, 0.9), rate), rate, attack=0.12, release=0.2) for _ in starts]
+        revs = np.clip(place(n, starts, blips), 0.0, 1.0)
     f0 = (idle + (full - idle) * revs) * (1.0 + 0.035 * drift(rng, n, rate, speed=50.0))
-    source = harmonics(f0, n, rate, levels=rolloff(60, rng.uniform(0.3, 0.7)) * rng.uniform(0.2, 1.0, 60))
+    source = harmonics(f0, n, rate, levels=rolloff(60, rng.uniform(0.2, 0.6)) * rng.uniform(0.2, 1.0, 60))
     source /= source.std() + 1e-12
-    exhaust = noise(rng, n, rate, low=200.0, slope=rng.uniform(-6.0, -2.0), order=2) * (
-        0.5 + 0.5 * tone(f0, n, rate)
-    )
+    firing = 0.5 + 0.5 * tone(f0, n, rate)
+    exhaust = firing * noise(rng, n, rate, low=300.0, slope=rng.uniform(-5.0, -1.0), order=2)
     formants = [
-        (rng.uniform(350.0, 800.0), 350.0, 1.0),
-        (rng.uniform(1100.0, 2200.0), 800.0, rng.uniform(0.3, 1.0)),
-        (rng.uniform(3000.0, 4500.0), 1800.0, rng.uniform(0.1, 0.7)),
+        (rng.uniform(450.0, 900.0), 400.0, 1.0),
+        (rng.uniform(1200.0, 2400.0), 900.0, rng.uniform(0.5, 1.2)),
+        (rng.uniform(3000.0, 4500.0), 2000.0, rng.uniform(0.2, 1.0)),
     ]
     body = resonate(source + rng.uniform(0.5, 1.5) * exhaust, rate, formants)
-    growl = (
-        np.tanh(body / (body.std() + 1e-12))
-        + rng.uniform(0.1, 0.4) * source
-        + rng.uniform(0.1, 0.6) * exhaust
-    )
-    return growl * (0.4 + 0.6 * revs)
+    growl = np.tanh(body / (body.std() + 1e-12)) + rng.uniform(0.1, 0.3) * source + rng.uniform(0.2, 0.6) * exhaust
+    rough = 1.0 + 0.25 * drift(rng, n, rate, speed=12.0)
+    return growl * rough * (0.25 + 0.75 * revs)
 
 
 def vacuum_cleaner(rng: Rng, n: int, rate: int) -> Array:
