@@ -4,7 +4,7 @@ Conventions, the same everywhere in the package:
 
 - SDR is the plain ratio below (AudioSep, DCASE 2024 task 9), not the BSS-eval version that allows a filter;
 - no mean is subtracted, unless `zero_mean=True` asks for it;
-- no small constant is added to any ratio: an exact estimate scores +inf, the SI-SDR of a silent one is 0 / 0, NaN;
+- no small constant is added to a ratio: an exact estimate scores +inf, the SI-SDR of silence is 0 / 0, NaN;
 - sums run in float64, so a gain of the estimate moves SI-SDR by rounding only.
 
 Notebooks: 05 (floors and ceilings), 08 (how each metric can be fooled).
@@ -40,7 +40,7 @@ def sdr(*, estimate: Tensor, target: Tensor) -> Tensor:
 def si_sdr(*, estimate: Tensor, target: Tensor, zero_mean: bool = False) -> Tensor:
     """Scale-invariant signal-to-distortion ratio.
 
-    SI-SDR = 10 log10(|a s|^2 / |a s - s_hat|^2),  a = <s_hat, s> / |s|^2: a gain of the estimate changes nothing.
+    SI-SDR = 10 log10(|a s|^2 / |a s - s_hat|^2),  a = <s_hat, s> / |s|^2. A gain changes nothing.
 
     Args:
         estimate: s_hat, shape (..., T).
@@ -130,7 +130,7 @@ def bootstrap_interval(
     """Interval for the mean, by the percentile bootstrap.
 
     The values are drawn again, with replacement, n_resamples times; the interval holds the middle part of the
-    means. It says how the mean would move with other test items of the same kind, not with another training run.
+    means. It says how the mean would move with other items of the same kind, not with another training run.
 
     Args:
         values: one figure per item, shape (n,), n >= 1.

@@ -161,10 +161,18 @@ def check_fields(
 
 
 def build_config(cls: type[Config], fields: Mapping[str, Any], *, path: str | os.PathLike[str]) -> Config:
-    """Make the configuration dataclass ``cls``, whose fields all have defaults, from the fields of a file."""
-    known = dataclasses.asdict(cls())
-    check_fields(fields, known, path=path)
-    return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
+    """Make the configuration dataclass ``cls``, whose fields all have defaults, from the fields of a file.
+
+    Raises:
+        ValueError: an unknown field, or a value that is refused here or by ``cls``; the message names the
+            file.
+    """
+    check_fields(fields, dataclasses.asdict(cls()), path=path)
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+    try:
+        return cls(**values)
+    except (ArithmeticError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {cls.__name__} refuses its values: {error}") from error
 
 
 def load_weights(network: nn.Module, path: str | os.PathLike[str]) -> None:
