@@ -1,8 +1,9 @@
 """Procedural sound events with captions: the offline default of the whole course.
 
-Every class is a small synthesiser (`synthesis_events`) and a handful of captions that people might write.
-A clip is fixed by its label and seed alone, so a data set is a list of `(label, seed)` pairs and weighs nothing.
-The ten classes of ESC-10 carry their ESC names, so that synthesis and the real corpus agree.
+Every class is a small synthesiser (`synthesis_events`, made of `synthesis_blocks`) and a handful of
+captions that people might write. A clip is fixed by its label and seed alone, so a data set is a list of
+`(label, seed)` pairs and weighs nothing. The ten classes of ESC-10 carry their ESC names, so that
+synthesis and the real corpus agree.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ LOWEST_SAMPLE_RATE = 8_000
 
 @dataclass(frozen=True)
 class EventClass:
-    """One kind of sound: its label, the ways people describe it, and `(rng, n_samples, sample_rate) -> (n_samples,)`."""
+    """One kind of sound: its label, the ways people describe it, and how it is made.
+
+    `synthesise(rng, n_samples, sample_rate)` returns the dry sound `(n_samples,)` at any level.
+    """
 
     name: str
     captions: tuple[str, ...]
@@ -78,9 +82,9 @@ _CAPTIONS: dict[str, tuple[str, ...]] = {
         "an infant wails and gasps for breath",
         "the newborn is crying",
         "a hungry baby screams in its cot",
-        "sobs and wails of a small child",
+        "shrill wails of a very small child",
         "a baby bawls without stopping",
-        "an upset infant",
+        "an upset infant sobs loudly",
         "loud crying from a nursery",
     ),
     "clock_tick": (
@@ -180,7 +184,7 @@ _CAPTIONS: dict[str, tuple[str, ...]] = {
         "tweeting from a tree",
         "songbirds call on a spring morning",
         "a sparrow is twittering",
-        "quick high whistled notes of a wild bird",
+        "quick high notes of a wild bird",
         "chirrups from a nest",
     ),
     "footsteps": (
@@ -340,7 +344,7 @@ _CAPTIONS: dict[str, tuple[str, ...]] = {
         "long blasts of a railway horn",
         "the train is hooting as it approaches",
         "a deep chord from a diesel locomotive",
-        "a railroad whistle blast",
+        "a railroad engine signals with long chords",
         "the horn of a passing train",
     ),
     "hand_saw": (
@@ -359,7 +363,7 @@ _CAPTIONS: dict[str, tuple[str, ...]] = {
         "a bottle smashes on the floor",
         "shards of glass fall and tinkle",
         "someone drops a drinking glass",
-        "the crash of breaking crockery and glass",
+        "the crash of a tumbler on a stone floor",
         "a pane is smashed",
         "shattering of a mirror",
     ),
@@ -432,20 +436,21 @@ def _check(label: str, seed: int, seconds: float, sample_rate: int) -> None:
     if label not in EVENT_CLASSES:
         near = difflib.get_close_matches(str(label), EVENT_CLASSES, n=3, cutoff=0.4) or list(EVENT_CLASSES)
         raise ValueError(f"expected a label of EVENT_CLASSES, got {label!r}; did you mean {', '.join(near)}?")
-    if seed < 0:
-        raise ValueError(f"expected a non-negative seed, got {seed}; use 0, 1, 2, ...")
+    if not isinstance(seed, int | np.integer) or seed < 0:
+        raise ValueError(f"expected a non-negative whole seed, got {seed!r}; use 0, 1, 2, ...")
     if not SHORTEST_SECONDS <= seconds < float("inf"):
         raise ValueError(
-            f"expected seconds of at least {SHORTEST_SECONDS}, got {seconds}; ask for a longer clip"
+            f"expected at least {SHORTEST_SECONDS} seconds, got {seconds}; ask for a longer clip"
         )
     if sample_rate < LOWEST_SAMPLE_RATE:
         raise ValueError(
-            f"expected a sample rate of at least {LOWEST_SAMPLE_RATE} Hz, got {sample_rate}; synthesise higher, then resample"
+            f"expected a sample rate of at least {LOWEST_SAMPLE_RATE} Hz, got {sample_rate}; "
+            "synthesise at a higher rate and resample"
         )
 
 
 def _place_in_room(dry: np.ndarray, rng: np.random.Generator, sample_rate: int) -> np.ndarray:
-    """Convolve with direct sound plus a decaying noise tail, tilt by the distance, add the place's background."""
+    """Convolve with direct sound and a decaying noise tail, tilt the spectrum, add the place's background."""
     n = len(dry)
     reverberation, wet = rng.uniform(0.08, 0.5), max(0.0, rng.uniform(-0.1, 0.3))
     tail = np.arange(round(reverberation * sample_rate)) / sample_rate

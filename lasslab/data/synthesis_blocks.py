@@ -1,7 +1,7 @@
 """Building blocks of procedural sound: envelopes and onsets, tones and noise, resonators and struck modes.
 
-Times are in seconds, frequencies in hertz, `rate` is the sample rate, `n` a length in samples, and every sound is
-`(n,)` float64. Random numbers come from the passed generator, so the same generator gives the same sound.
+Times are in seconds, frequencies in hertz, `rate` is the sample rate, `n` a length in samples, and every
+sound is `(n,)` float64. Random numbers come from the passed generator alone.
 
 Reference: Cook, "Real Sound Synthesis for Interactive Applications" (A K Peters, 2002).
 """
@@ -63,7 +63,7 @@ def drift(rng: Rng, n: int, rate: int, *, speed: float) -> Array:
 def onsets(
     rng: Rng, n: int, rate: int, *, every: float, jitter: float = 0.0, start: float | None = None
 ) -> Array:
-    """Sample positions of events `every` seconds apart, each gap scaled by 1 +- jitter; the first comes early."""
+    """Sample positions of events `every` seconds apart, gaps scaled by 1 +- jitter; the first comes early."""
     seconds = n / rate
     first = rng.uniform(0.02, min(0.12 * seconds, every) + 0.021) if start is None else start
     gaps = every * (1.0 + jitter * rng.uniform(-1.0, 1.0, int(seconds / every / max(0.2, 1.0 - jitter)) + 2))
@@ -155,7 +155,7 @@ def noise(
 
 
 def resonate(sound: Array, rate: int, formants: Sequence[tuple[float, float, float]]) -> Array:
-    """Parallel two-pole resonators, each `(centre Hz, bandwidth Hz, gain)`; those above 0.46 `rate` are left out."""
+    """Parallel two-pole resonators `(centre Hz, bandwidth Hz, gain)`, without those above 0.46 `rate`."""
     out = np.zeros(len(sound))
     for centre, bandwidth, gain in formants:
         if centre < 0.46 * rate:
@@ -166,15 +166,15 @@ def resonate(sound: Array, rate: int, formants: Sequence[tuple[float, float, flo
     return out
 
 
-def modes(n: int, rate: int, *, frequencies: Array, decays: Array, levels: Array) -> Array:
-    """Sum of exponentially decaying sines, the sound of a struck body, `(n,)`."""
+def modes(
+    n: int, rate: int, *, frequencies: Sequence[float], decays: Sequence[float], levels: Sequence[float]
+) -> Array:
+    """Sum of decaying sines, the sound of a struck body, without those above 0.47 `rate`, `(n,)`."""
     t = time_axis(n, rate)
-    keep = np.asarray(frequencies) < 0.47 * rate
     out = np.zeros(n)
-    for frequency, decay, level in zip(
-        np.asarray(frequencies)[keep], np.asarray(decays)[keep], np.asarray(levels)[keep], strict=True
-    ):
-        out += level * np.exp(-t / decay) * np.sin(2.0 * np.pi * frequency * t)
+    for frequency, decay, level in zip(frequencies, decays, levels, strict=True):
+        if frequency < 0.47 * rate:
+            out += level * np.exp(-t / decay) * np.sin(2.0 * np.pi * frequency * t)
     return out
 
 
