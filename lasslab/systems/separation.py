@@ -308,8 +308,7 @@ class MaskSeparator:
             raise ValueError(
                 f"expected mixtures (B, T) and B queries, got {tuple(mixtures.shape)} and {len(queries)}"
             )
-        for query in queries:
-            _check_request(mixtures, query, sample_rate, n_fft=self.n_fft)
+        _check_samples(mixtures, sample_rate, n_fft=self.n_fft)
         return self._separate(mixtures[:, None], queries, sample_rate)[:, 0]
 
     def _separate(self, waveforms: Tensor, queries: Sequence[str], sample_rate: int) -> Tensor:
@@ -438,11 +437,15 @@ def _build_network(fields: dict[str, Any], path: Path) -> ResUNetPlusPlus:
 
 def _check_request(waveform: Tensor, query: str, sample_rate: int, *, n_fft: int = N_FFT) -> None:
     """What every system refuses: unusable samples, less than one frame, an empty or far too long query."""
+    _check_samples(waveform, sample_rate, n_fft=n_fft)
+    check_query(query)
+
+
+def _check_samples(waveform: Tensor, sample_rate: int, *, n_fft: int) -> None:
     if sample_rate < 1 or sample_rate != int(sample_rate):
         raise ValueError(f"sample_rate must be a positive whole number of Hz, got {sample_rate}")
     shortest = math.ceil(n_fft * sample_rate / SAMPLE_RATE)
     check_waveform(waveform, name=f"a waveform at {sample_rate} Hz", min_samples=shortest)
-    check_query(query)
 
 
 def _at_model_rate(process: Callable[[Tensor], Tensor], waveform: Tensor, sample_rate: int) -> Tensor:
