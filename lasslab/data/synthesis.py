@@ -147,7 +147,7 @@ _CAPTIONS: dict[str, tuple[str, ...]] = {
         "a two-tone siren in the street",
         "a patrol car is chasing somebody",
     ),
-    "church_bell": (
+    "church_bells": (
         "a church bell tolling",
         "bells ring from a steeple",
         "a large bronze bell is struck slowly",
@@ -177,7 +177,7 @@ _CAPTIONS: dict[str, tuple[str, ...]] = {
         "steady chugging of a combustion engine",
         "a motor turns over roughly",
     ),
-    "bird": (
+    "chirping_birds": (
         "a bird singing",
         "birdsong in the garden",
         "a small bird chirps and trills",
@@ -197,7 +197,7 @@ _CAPTIONS: dict[str, tuple[str, ...]] = {
         "the tread of boots",
         "a walker passes at an even gait",
     ),
-    "alarm": (
+    "clock_alarm": (
         "an alarm beeping",
         "an alarm clock goes off",
         "a smoke detector's shrill beeps",
@@ -207,7 +207,7 @@ _CAPTIONS: dict[str, tuple[str, ...]] = {
         "a high-pitched warning signal",
         "the bedside alarm wakes somebody",
     ),
-    "door_knock": (
+    "door_wood_knock": (
         "a knock on the door",
         "someone knocks on wood",
         "knuckles rap on a wooden door",
@@ -227,7 +227,7 @@ _CAPTIONS: dict[str, tuple[str, ...]] = {
         "air whooshing past in a blustery field",
         "howling of the wind at night",
     ),
-    "thunder": (
+    "thunderstorm": (
         "thunder rumbling",
         "a clap of thunder",
         "a thunderstorm rolls in the distance",
@@ -247,7 +247,7 @@ _CAPTIONS: dict[str, tuple[str, ...]] = {
         "a passer-by whistles a song",
         "a clear gliding whistle by a human",
     ),
-    "buzz": (
+    "insects": (
         "a bee buzzing",
         "an insect flies around the room",
         "a fly buzzes near the ear",
@@ -307,7 +307,7 @@ _CAPTIONS: dict[str, tuple[str, ...]] = {
         "droplets of water landing one by one",
         "a slow leak into a bucket",
     ),
-    "hand_clap": (
+    "clapping": (
         "hands clapping",
         "people applaud",
         "a small audience claps",
@@ -357,7 +357,7 @@ _CAPTIONS: dict[str, tuple[str, ...]] = {
         "a woodworker cuts a beam with a manual saw",
         "back-and-forth sawing in a workshop",
     ),
-    "glass_break": (
+    "glass_breaking": (
         "glass breaking",
         "a window shatters",
         "a bottle smashes on the floor",

@@ -166,7 +166,7 @@ def owl(rng: Rng, n: int, rate: int) -> Array:
     return place(n, [s for s, _ in starts], [hoot(length) for _, length in starts])
 
 
-def bird(rng: Rng, n: int, rate: int) -> Array:
+def chirping_birds(rng: Rng, n: int, rate: int) -> Array:
     """Songbird: quick pure chirps that sweep, repeated in phrases."""
     centre = rng.uniform(2300.0, min(3800.0, 0.34 * rate))
     motif = [
@@ -205,7 +205,7 @@ def crickets(rng: Rng, n: int, rate: int) -> Array:
     return out
 
 
-def buzz(rng: Rng, n: int, rate: int) -> Array:
+def insects(rng: Rng, n: int, rate: int) -> Array:
     """A flying insect: wing-beat harmonics that swoop nearer and farther."""
     pitch = rng.uniform(160.0, 280.0)
     f0 = pitch * (
@@ -228,10 +228,10 @@ def crying_baby(rng: Rng, n: int, rate: int) -> Array:
         [1150.0, 2600.0, 3600.0, 5200.0],
         scale=rng.uniform(0.85, 1.2),
         width=0.2,
-        fall=rng.uniform(0.6, 1.0),
+        fall=rng.uniform(0.5, 1.0),
     )
-    length, gap = rng.uniform(0.4, 1.3), rng.uniform(0.15, 0.6)
-    slope, breath, rough = rng.uniform(0.3, 0.9), rng.uniform(0.02, 0.12), rng.uniform(0.05, 0.4)
+    length, gap = rng.uniform(0.4, 1.3), rng.uniform(0.15, 0.9)
+    slope, breath, rough = rng.uniform(0.3, 0.9), rng.uniform(0.01, 0.06), rng.uniform(0.05, 0.4)
     arc = rng.uniform(0.55, 0.9)
 
     def wail() -> Array:
@@ -244,7 +244,7 @@ def crying_baby(rng: Rng, n: int, rate: int) -> Array:
         return np.tanh(1.3 * body) * tremble * swell(m, rate, attack=0.08, release=0.25)
 
     gasp_n = samples(gap * 0.6, rate)
-    gasp = rng.uniform(0.0, 0.04) * noise(rng, gasp_n, rate, low=900.0, high=4000.0, slope=-3.0)
+    gasp = rng.uniform(0.0, 0.025) * noise(rng, gasp_n, rate, low=900.0, high=4000.0, slope=-3.0)
     gasp *= swell(gasp_n, rate, attack=0.05, release=0.03)
     parts, total = [np.zeros(samples(rng.uniform(0.0, 0.2), rate))], 0
     while total < n:
@@ -308,7 +308,7 @@ def footsteps(rng: Rng, n: int, rate: int) -> Array:
     return place(n, starts, [step() * rng.uniform(0.6, 1.0) for _ in starts])
 
 
-def hand_clap(rng: Rng, n: int, rate: int) -> Array:
+def clapping(rng: Rng, n: int, rate: int) -> Array:
     """Claps: a few milliseconds of noise through the hollow between the palms."""
     hollow, people = rng.uniform(900.0, 1700.0), int(rng.integers(1, 7))
     grains = []
@@ -347,7 +347,7 @@ def whistle(rng: Rng, n: int, rate: int) -> Array:
 
 def rain(rng: Rng, n: int, rate: int) -> Array:
     """A steady hiss of countless drops, nearer drops standing out, sometimes the low rumble of a roof."""
-    hiss = noise(rng, n, rate, low=rng.uniform(200.0, 1200.0), slope=rng.uniform(-5.0, 0.0), order=2)
+    hiss = noise(rng, n, rate, low=rng.uniform(200.0, 1000.0), slope=rng.uniform(-7.0, -0.5), order=2)
     m = samples(0.012, rate)
     ring = strike(m, rate, attack=0.0003, decay=0.0012)
     drops = [0.7 * tone(rng.uniform(1500.0, 6500.0), m, rate) * ring for _ in range(3)]
@@ -356,7 +356,7 @@ def rain(rng: Rng, n: int, rate: int) -> Array:
     near = sprinkle(rng, n, scattered(rng, n, rate, per_second=rng.uniform(40.0, 400.0)), drops, spread=0.8)
     roof = noise(rng, n, rate, low=40.0, high=rng.uniform(150.0, 400.0), slope=-3.0)
     steady = 1.0 + 0.12 * drift(rng, n, rate, speed=0.8)
-    return hiss * steady + rng.uniform(0.3, 2.0) * near + rng.uniform(0.0, 1.2) * rng.integers(0, 2) * roof
+    return hiss * steady + rng.uniform(0.2, 1.4) * near + rng.uniform(0.0, 1.2) * rng.integers(0, 2) * roof
 
 
 def sea_waves(rng: Rng, n: int, rate: int) -> Array:
@@ -376,7 +376,7 @@ def sea_waves(rng: Rng, n: int, rate: int) -> Array:
     low = noise(rng, n, rate, low=60.0, high=rng.uniform(350.0, 900.0), slope=-3.0)
     high = noise(rng, n, rate, low=300.0, slope=rng.uniform(-6.5, -3.5), order=2)
     splash = 1.0 + rng.uniform(0.1, 0.4) * drift(rng, n, rate, speed=rng.uniform(8.0, 25.0))
-    return rng.uniform(0.4, 1.0) * low * (0.15 + roar) + high * splash * (rng.uniform(0.04, 0.25) + foam)
+    return rng.uniform(0.2, 0.7) * low * (0.15 + roar) + high * splash * (rng.uniform(0.04, 0.25) + foam)
 
 
 def wind(rng: Rng, n: int, rate: int) -> Array:
@@ -391,7 +391,7 @@ def wind(rng: Rng, n: int, rate: int) -> Array:
     return (0.15 + gust**1.5) * (rng.uniform(0.4, 1.0) * bed + rng.uniform(0.5, 1.0) * howl)
 
 
-def thunder(rng: Rng, n: int, rate: int) -> Array:
+def thunderstorm(rng: Rng, n: int, rate: int) -> Array:
     """A crack, then a rumble that rolls and dies away."""
     t = time_axis(n, rate)
     start = rng.uniform(0.02, 0.08) * n / rate
@@ -438,8 +438,8 @@ def crackling_fire(rng: Rng, n: int, rate: int) -> Array:
     flame = noise(rng, n, rate, low=30.0, high=rng.uniform(120.0, 500.0), slope=-3.0) * flicker
     hiss = noise(rng, n, rate, low=200.0, slope=rng.uniform(-6.0, -1.0))
     bed = (
-        np.exp(rng.uniform(np.log(0.04), np.log(0.35))) * flame
-        + np.exp(rng.uniform(np.log(0.005), np.log(0.05))) * hiss
+        np.exp(rng.uniform(np.log(0.04), np.log(0.7))) * flame
+        + np.exp(rng.uniform(np.log(0.005), np.log(0.08))) * hiss
     )
     return 0.3 * small + 1.3 * large + bed
 
@@ -456,7 +456,7 @@ def helicopter(rng: Rng, n: int, rate: int) -> Array:
     wash = noise(rng, n, rate, low=200.0, slope=rng.uniform(-7.0, -3.5), order=2)
     shaft = harmonics(blades * 4.0, n, rate, levels=rolloff(12, 0.8))
     whine = tone(rng.uniform(900.0, 2500.0) * (1.0 + 0.004 * drift(rng, n, rate, speed=1.0)), n, rate)
-    steady = rng.uniform(0.08, 0.6)
+    steady = rng.uniform(0.1, 0.9)
     nearness = curve(n, (0, rng.uniform(0.3, 1.0)), (rng.uniform(0.3, 0.7), 1.0), (1, rng.uniform(0.3, 1.0)))
     beating = thump * (rng.uniform(0.6, 1.3) * low + rng.uniform(0.4, 1.2) * wash)
     return nearness * (beating + steady * (wash + 0.5 * low) + 0.08 * shaft + rng.uniform(0.0, 0.03) * whine)
@@ -569,7 +569,9 @@ def clock_tick(rng: Rng, n: int, rate: int) -> Array:
 
     pair = [tick(1.0), rng.uniform(0.4, 1.0) * tick(rng.uniform(0.75, 0.95))]
     starts = onsets(rng, n, rate, every=period)
-    return place(n, starts, [pair[k % 2] * rng.uniform(0.93, 1.0) for k in range(len(starts))])
+    ticks = place(n, starts, [pair[k % 2] * rng.uniform(0.93, 1.0) for k in range(len(starts))])
+    room = noise(rng, n, rate, low=30.0, slope=rng.uniform(-9.0, -3.0), order=2)
+    return ticks + np.exp(rng.uniform(np.log(0.001), np.log(0.06))) * room
 
 
 # --- signals and objects -----------------------------------------------------------------------------------
@@ -596,7 +598,7 @@ def siren(rng: Rng, n: int, rate: int) -> Array:
 ALARM_HZ = (1900.0, 3300.0)  # the range of the alarm's beep; its dominant frequency lies within
 
 
-def alarm(rng: Rng, n: int, rate: int) -> Array:
+def clock_alarm(rng: Rng, n: int, rate: int) -> Array:
     """Alarm clock or smoke alarm: groups of identical high beeps."""
     pitch, beep, gap = rng.uniform(*ALARM_HZ), rng.uniform(0.06, 0.16), rng.uniform(0.05, 0.12)
     group = int(rng.integers(1, 5))
@@ -666,7 +668,7 @@ def train_horn(rng: Rng, n: int, rate: int) -> Array:
     return place(n, [at for at, _ in starts], [blast(seconds) for _, seconds in starts])
 
 
-def church_bell(rng: Rng, n: int, rate: int) -> Array:
+def church_bells(rng: Rng, n: int, rate: int) -> Array:
     """A large bell: the classical partials (hum, prime, tierce, quint, nominal, ...), each with its decay."""
     prime = rng.uniform(190.0, 420.0)
     ratios = np.array([0.5, 1.0, 1.19, 1.5, 2.0, 2.5, 3.0, 4.0, 5.3])
@@ -681,7 +683,7 @@ def church_bell(rng: Rng, n: int, rate: int) -> Array:
     return place(n, starts, [toll * rng.uniform(0.7, 1.0) for _ in starts])
 
 
-def door_knock(rng: Rng, n: int, rate: int) -> Array:
+def door_wood_knock(rng: Rng, n: int, rate: int) -> Array:
     """Knuckles on a wooden door: groups of two to five dull, resonant raps."""
     panel = rng.uniform(160.0, 320.0)
     every = rng.uniform(0.14, 0.28)
@@ -700,7 +702,7 @@ def door_knock(rng: Rng, n: int, rate: int) -> Array:
     return place(n, starts, [rap() * rng.uniform(0.7, 1.0) for _ in starts])
 
 
-def glass_break(rng: Rng, n: int, rate: int) -> Array:
+def glass_breaking(rng: Rng, n: int, rate: int) -> Array:
     """Glass shattering: an impact, then many shards ringing high as they fall."""
     m = samples(0.25, rate)
     shards = []

@@ -1,4 +1,4 @@
-"""Checkpoints: a folder with ``config.json`` (what to build) and ``model.safetensors`` (its weights).
+"""Checkpoints: a folder with `config.json` (what to build) and `model.safetensors` (its weights).
 
 Weights are safetensors only. A pickle can run any code when it is opened, so none is ever opened here.
 Files are written beside their final name and then renamed: a reader never sees half a file.
@@ -27,8 +27,8 @@ Config = TypeVar("Config")
 def checkpoint_root() -> Path:
     """Folder that holds the named checkpoints.
 
-    ``LASSLAB_CHECKPOINTS`` when it is set; else ``data/checkpoints`` of the repository the package is
-    installed from; else ``data/checkpoints`` of the working directory.
+    `LASSLAB_CHECKPOINTS` when it is set; else `data/checkpoints` of the repository the package is
+    installed from; else `data/checkpoints` of the working directory.
     """
     if named := os.environ.get("LASSLAB_CHECKPOINTS"):
         return Path(named).expanduser()
@@ -37,12 +37,18 @@ def checkpoint_root() -> Path:
 
 
 def list_checkpoints() -> list[str]:
-    """Names of the checkpoints under ``checkpoint_root()``, sorted."""
+    """Names of the checkpoints under `checkpoint_root()`, sorted."""
     return sorted(config.parent.name for config in checkpoint_root().glob(f"*/{CONFIG_FILE}"))
 
 
 def find_checkpoint(name_or_dir: str | os.PathLike[str]) -> Path:
     """Folder of a checkpoint given by name or by path.
+
+    Args:
+        name_or_dir: a name under `checkpoint_root()`, or a folder.
+
+    Returns:
+        The folder. Of two, the one that holds a configuration; of two of those, the given path.
 
     Raises:
         ValueError: there is no such folder; the message lists the names that exist.
@@ -60,9 +66,9 @@ def find_checkpoint(name_or_dir: str | os.PathLike[str]) -> Path:
 
 
 def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], None]) -> None:
-    """Call ``write`` on a temporary path in the same folder, then rename it to ``path``.
+    """Call `write` on a temporary path in the same folder, then rename it to `path`.
 
-    On any failure the temporary file is removed and what was at ``path`` is left as it was.
+    On any failure the temporary file is removed and what was at `path` is left as it was.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -74,7 +80,11 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], None]
 
 
 def write_json(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
-    """Write ``content`` (JSON values, tuples and dataclasses) as indented JSON, atomically.
+    """Write `content` (JSON values, tuples and dataclasses) as indented JSON, atomically.
+
+    Args:
+        path: file to write.
+        content: an object.
 
     Raises:
         ValueError: a number in it is NaN or infinite, which JSON cannot hold.
@@ -90,7 +100,7 @@ def save_network(
 
     Args:
         directory: folder to write into, made when it is missing.
-        network: its whole ``state_dict`` is written.
+        network: its whole `state_dict` is written.
         config: what a loader needs to build the network again; JSON values, tuples and dataclasses.
         float16: store the parameters in half precision, for half the size. Buffers keep their type, since
             batch-norm variances may lie outside float16's range.
@@ -119,7 +129,13 @@ def save_network(
 
 
 def read_config(directory: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read the ``config.json`` of a checkpoint folder.
+    """Read the `config.json` of a checkpoint folder.
+
+    Args:
+        directory: the folder.
+
+    Returns:
+        The object that the file holds.
 
     Raises:
         ValueError: the file is missing, is not JSON, or does not hold an object.
@@ -136,15 +152,13 @@ def read_config(directory: str | os.PathLike[str]) -> dict[str, Any]:
     return config
 
 
-def check_fields(
-    fields: Mapping[str, Any], known: Mapping[str, Any], *, path: str | os.PathLike[str]
-) -> None:
+def check_fields(fields: Mapping[str, Any], known: Mapping[str, Any], *, path: str | os.PathLike[str]) -> None:
     """Refuse a configuration with unknown fields, or with a field of another type than its known value.
 
     Args:
         fields: what a file says.
         known: field name -> a value of the expected type; an int is accepted where a float is expected.
-        path: file that ``fields`` came from, for the message.
+        path: file that `fields` came from, for the message.
 
     Raises:
         ValueError: names the field, what it holds, and what was expected.
@@ -161,10 +175,18 @@ def check_fields(
 
 
 def build_config(cls: type[Config], fields: Mapping[str, Any], *, path: str | os.PathLike[str]) -> Config:
-    """Make the configuration dataclass ``cls``, whose fields all have defaults, from the fields of a file.
+    """Make the configuration dataclass `cls`, whose fields all have defaults, from the fields of a file.
+
+    Args:
+        cls: a frozen dataclass.
+        fields: what the file says; a list becomes a tuple.
+        path: the file, for the message.
+
+    Returns:
+        The configuration.
 
     Raises:
-        ValueError: an unknown field, or a value that is refused here or by ``cls``; the message names the
+        ValueError: an unknown field, or a value that is refused here or by `cls`; the message names the
             file.
     """
     check_fields(fields, dataclasses.asdict(cls()), path=path)
@@ -182,7 +204,7 @@ def load_weights(network: nn.Module, path: str | os.PathLike[str]) -> None:
 
     Args:
         network: changed in place, only after every check has passed.
-        path: a ``.safetensors`` file, or the checkpoint folder that holds ``model.safetensors``.
+        path: a `.safetensors` file, or the checkpoint folder that holds `model.safetensors`.
 
     Raises:
         ValueError: the file is missing, is not safetensors (it is not opened by pickle), or does not fit.
@@ -224,8 +246,7 @@ def _check_fit(tensors: Mapping[str, torch.Tensor], expected: Mapping[str, torch
     wrong = [
         f"{name} is {_describe(tensors[name])}, expected {_describe(tensor)}"
         for name, tensor in expected.items()
-        if tensors[name].shape != tensor.shape
-        or tensors[name].is_floating_point() != tensor.is_floating_point()
+        if tensors[name].shape != tensor.shape or tensors[name].is_floating_point() != tensor.is_floating_point()
     ]
     if wrong:
         raise ValueError(f"{path}: wrongly shaped weights: {_name_some(wrong)}; {remedy}")

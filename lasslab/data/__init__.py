@@ -1,0 +1,1 @@
+"""Sounds and the training pairs made of them."""

@@ -1,0 +1,434 @@
+"""Mixtures: two sounds, a level, a sentence that asks for one of them.
+
+A mixture is x = s + g n with target s, interference n and the gain g that gives the wanted ratio
+
+    SNR = 10 log10(sum s^2 / sum (g n)^2)   in dB, over the whole clip.
+
+If x would leave [-1, 1], mixture, target and interference are divided by the same peak: clipping would make x != s + n, and
+rescaling the mixture alone would make the target louder than what is in it.
+
+Notebooks 03 (mixing) and 04 (the cosine filter).
+"""
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from lasslab.data.corpora import Clip, read_table
+from lasslab.signal.audio import SAMPLE_RATE, fit_length, load_audio, loudness, resample
+from lasslab.signal.spectral import stft
+
+PAIR_COLUMNS = ("idx", "caption", "src_wav", "noise_wav")
+
+
+class Mixture(NamedTuple):
+    """`mixture = target + interference`, each (..., T)."""
+
+    mixture: Tensor
+    target: Tensor
+    interference: Tensor
+
+
+def mix_at_snr(target: Tensor, interference: Tensor, *, snr_db: float | Tensor) -> Mixture:
+    """Scale the interference to an SNR over the whole clip, and add.
+
+    Args:
+        target: (..., T).
+        interference: (..., T).
+        snr_db: ratio of target to interference energy in dB, a number or (...,).
+
+    Returns:
+        The mixture and its two parts; all three divided by the peak where it would exceed 1.
+
+    Raises:
+        ValueError: when the shapes differ, or one of the two is silent: no gain gives silence an SNR.
+    """
+    if target.shape != interference.shape:
+        raise ValueError(
+            f"target {tuple(target.shape)} and interference {tuple(interference.shape)} differ in shape: "
+            "use fit_length on the interference"
+        )
+    energy_target = target.square().sum(-1, keepdim=True)
+    energy_interference = interference.square().sum(-1, keepdim=True)
+    for name, energy in (("target", energy_target), ("interference", energy_interference)):
+        if not bool((energy > 0).all()):
+            raise ValueError(f"the {name} is silent: no gain gives it an SNR, choose another clip or crop")
+    snr = torch.as_tensor(snr_db, dtype=target.dtype, device=target.device)[..., None]
+    interference = interference * (energy_target / energy_interference / 10 ** (snr / 10)).sqrt()
+    return _fit_peak(target, interference)
+
+
+def mix_at_equal_loudness(
+    target: Tensor, interference: Tensor, *, sample_rate: int = SAMPLE_RATE, lufs: float = -23.0
+) -> Mixture:
+    """Bring both clips to one loudness, align their starts, pad the shorter with silence, and add (the thesis, 5.3.2).
+
+    Args:
+        target: (T,).
+        interference: (T',).
+        sample_rate: Hz.
+        lufs: loudness of each part, in LUFS.
+
+    Returns:
+        The mixture, as long as the longer clip, and its two parts.
+
+    Raises:
+        ValueError: when one of the two is silent.
+    """
+    n_samples = max(target.shape[-1], interference.shape[-1])
+    parts = []
+    for name, clip in (("target", target), ("interference", interference)):
+        level = loudness(clip, sample_rate=sample_rate)
+        if math.isinf(level):
+            raise ValueError(f"the {name} is silent: it has no loudness to match, choose another clip")
+        parts.append(fit_length(clip * 10 ** ((lufs - level) / 20), n_samples))
+    return _fit_peak(*parts)
+
+
+def _fit_peak(target: Tensor, interference: Tensor) -> Mixture:
+    mixture = target + interference
+    peak = mixture.abs().amax(-1, keepdim=True).clamp(min=1.0)
+    # The sum of the scaled parts, not the scaled sum: rounding must not make the parts disagree with the whole.
+    target, interference = target / peak, interference / peak
+    return Mixture(target + interference, target, interference)
+
+
+def cosine_similarity(a: Tensor, b: Tensor) -> Tensor:
+    """Cosine of two magnitude spectrograms seen as long vectors (the thesis, 5.3.4).
+
+    cos = sum |A| |B| / sqrt(sum |A|^2 sum |B|^2), in [0, 1] for magnitudes.
+
+    Args:
+        a: magnitudes (..., F, N).
+        b: magnitudes (..., F, N).
+
+    Returns:
+        Similarity (...,); 0 when one of the two is silent.
+
+    Raises:
+        ValueError: when the shapes differ.
+    """
+    if a.shape != b.shape:
+        raise ValueError(f"spectrograms differ in shape: {tuple(a.shape)} and {tuple(b.shape)}")
+    product = (a * b).sum((-2, -1))
+    norms = (a.square().sum((-2, -1)) * b.square().sum((-2, -1))).sqrt()
+    return product / norms.clamp(min=torch.finfo(a.dtype).tiny)
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Changes that keep a sound what it is, applied to each clip on its own before mixing.
+
+    Args:
+        speed: largest relative change of speed (and pitch); 0.1 is 0.9 to 1.1.
+        filter_db: largest gain in dB of a smooth random equaliser of five bands.
+        shift: start at a random place, wrapping around.
+        reverse_polarity: flip the sign half of the time.
+    """
+
+    speed: float = 0.0
+    filter_db: float = 0.0
+    shift: bool = False
+    reverse_polarity: bool = False
+
+    def draw_rate(self, random: np.random.Generator) -> int:
+        """Sample rate to read the clip at, Hz: other than 16 kHz, it plays faster or slower."""
+        return round(SAMPLE_RATE * (1 + random.uniform(-self.speed, self.speed)))
+
+    def __call__(self, waveform: Tensor, random: np.random.Generator) -> Tensor:
+        """Filter, shift and flip one clip (T,), drawing from `random`."""
+        if self.filter_db:
+            waveform = equalise(waveform, random.uniform(-self.filter_db, self.filter_db, size=5))
+        if self.shift:
+            waveform = waveform.roll(int(random.integers(waveform.shape[-1])))
+        if self.reverse_polarity and random.random() < 0.5:
+            waveform = -waveform
+        return waveform
+
+
+def equalise(waveform: Tensor, gains_db: Sequence[float]) -> Tensor:
+    """A zero-phase equaliser: gains at equal steps of the mel scale from 0 Hz to Nyquist, interpolated in dB.
+
+    Args:
+        waveform: (T,).
+        gains_db: gain of each band in dB, at least two.
+
+    Returns:
+        Filtered waveform (T,).
+    """
+    n_samples = waveform.shape[-1]
+    frequency = np.fft.rfftfreq(n_samples, 1 / SAMPLE_RATE)
+    mel = np.log1p(frequency / 700) / np.log1p(SAMPLE_RATE / 2 / 700)  # 0 to 1
+    gain = 10 ** (np.interp(mel, np.linspace(0, 1, len(gains_db)), gains_db) / 20)
+    spectrum = torch.fft.rfft(waveform) * torch.from_numpy(gain).to(waveform)
+    return torch.fft.irfft(spectrum, n=n_samples)
+
+
+class MixtureDataset(Dataset):
+    """Training pairs drawn from clips: item i is a function of (seed, i) alone, whatever the number of workers.
+
+    An item is `{"target": (T,), "interference": (T,), "snr_db": (), "query": str, "label": str, "interference_label": str}`; a batch
+    of them is turned into mixtures by `mix_batch` on the device where it is used.
+
+    With `max_similarity` the thesis's loop runs first, in batches: **generate** candidates, **extract** their magnitude
+    spectrograms, **filter** those whose cosine with the mixture is above the threshold, until `n` remain. `similarities`
+    keeps the cosine of every candidate seen.
+
+    Args:
+        clips: what to mix, of at least two labels.
+        n: number of items.
+        seconds: length of an item.
+        snr_db: range of the SNR, drawn uniformly; equal ends fix it. None mixes at equal loudness instead (the thesis).
+        max_similarity: threshold of the cosine filter, or None for no filter.
+        weights: relative probability of each clip; default: every label is equally likely, and every clip within it.
+        target_labels: labels that may be asked for; default all.
+        augmentation: applied to both clips, or None.
+        seed: decides everything.
+        device: where the filter's spectrograms are computed.
+
+    Raises:
+        ValueError: when the clips, a range or the threshold cannot give pairs.
+    """
+
+    filter_batch = 64
+
+    def __init__(
+        self,
+        clips: Sequence[Clip],
+        *,
+        n: int,
+        seconds: float = 5.0,
+        snr_db: tuple[float, float] | None = (-15.0, 15.0),
+        max_similarity: float | None = None,
+        weights: Sequence[float] | None = None,
+        target_labels: Sequence[str] | None = None,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        labels = sorted({clip.label for clip in clips})
+        if len(labels) < 2:
+            raise ValueError(f"mixing needs clips of at least two labels, got {labels or 'no clip'}")
+        if n < 1:
+            raise ValueError(f"n must be at least 1, got {n}")
+        if not seconds > 0:
+            raise ValueError(f"seconds must be positive, got {seconds}")
+        if snr_db is not None and not snr_db[0] <= snr_db[1]:
+            raise ValueError(f"snr_db is (lowest, highest), got {snr_db}")
+        self.clips = list(clips)
+        self.seed = seed
+        self.n_samples = round(seconds * SAMPLE_RATE)
+        self.snr_db = snr_db
+        self.augmentation = augmentation
+        self._waveforms: dict[int, tuple[Tensor, np.ndarray]] = {}
+        self._probability = _clip_probability(self.clips, weights)
+        self._target_probability = self._probability
+        if target_labels is not None:
+            wanted = np.array([clip.label in set(target_labels) for clip in self.clips])
+            if not wanted.any():
+                raise ValueError(f"no clip has a label of target_labels={sorted(target_labels)}: there are {labels}")
+            self._target_probability = self._probability * wanted / (self._probability * wanted).sum()
+        self.similarities = torch.empty(0)
+        self._candidates = torch.arange(n)
+        if max_similarity is not None:
+            self._filter(n, max_similarity, torch.device(device))
+
+    def __len__(self) -> int:
+        return len(self._candidates)
+
+    def __getitem__(self, index: int) -> dict:
+        return self._draw(int(self._candidates[index]))
+
+    def _draw(self, candidate: int) -> dict:
+        """Candidate number -> item; the same number always gives the same item."""
+        random = np.random.default_rng([self.seed, candidate])
+        first = int(random.choice(len(self.clips), p=self._target_probability))
+        second = first
+        while self.clips[second].label == self.clips[first].label:
+            second = int(random.choice(len(self.clips), p=self._probability))
+        target, interference = self._crop(first, random), self._crop(second, random)
+        return {
+            "target": target,
+            "interference": interference,
+            "snr_db": torch.tensor(self._snr(target, interference, random)),
+            "query": str(random.choice(self.clips[first].captions)),
+            "label": self.clips[first].label,
+            "interference_label": self.clips[second].label,
+        }
+
+    def _snr(self, target: Tensor, interference: Tensor, random: np.random.Generator) -> float:
+        if self.snr_db is not None:
+            return float(random.uniform(*self.snr_db))
+        # Equal loudness is an SNR too: that of the two parts once each has the same LUFS.
+        difference = loudness(target, sample_rate=SAMPLE_RATE) - loudness(interference, sample_rate=SAMPLE_RATE)
+        energy = target.square().sum() / interference.square().sum()
+        return 10 * math.log10(float(energy)) - difference
+
+    def _crop(self, number: int, random: np.random.Generator) -> Tensor:
+        """An augmented piece of the clip, `n_samples` long; a shorter clip is padded with silence."""
+        augmentation = self.augmentation or Augmentation()
+        rate = augmentation.draw_rate(random)
+        waveform = self._loud_piece(number, round(self.n_samples * rate / SAMPLE_RATE), random)
+        if rate != SAMPLE_RATE:
+            waveform = resample(waveform, orig_rate=rate, new_rate=SAMPLE_RATE)
+        return augmentation(fit_length(waveform, self.n_samples), random)
+
+    def _loud_piece(self, number: int, length: int, random: np.random.Generator) -> Tensor:
+        """The first of eight random pieces that holds its share of the clip's energy, or the loudest of them.
+
+        Many sounds are events with long pauses: a piece from a pause has no SNR, and teaches nothing.
+        """
+        waveform, energy_before = self._waveform(number)
+        spare = waveform.shape[-1] - length
+        if spare <= 0:
+            return waveform
+        starts = random.integers(spare + 1, size=8)
+        energy = energy_before[starts + length] - energy_before[starts]
+        share = energy_before[-1] * length / waveform.shape[-1]
+        loud = np.flatnonzero(energy > 0.3 * share)
+        start = int(starts[loud[0] if len(loud) else energy.argmax()])
+        if not bool(waveform[start : start + length].any()):  # all eight fell into digital silence
+            start = min(max(int(waveform.abs().argmax()) - length // 2, 0), spare)
+        return waveform[start : start + length]
+
+    def _waveform(self, number: int) -> tuple[Tensor, np.ndarray]:
+        """Samples (T,) of a clip, and the energy before each sample (T + 1,). Read once, then kept."""
+        if number not in self._waveforms:
+            waveform = self.clips[number].load()
+            if not bool(waveform.any()):
+                raise ValueError(f"clip {self.clips[number].source} is silent: leave it out of the corpus")
+            energy_before = np.concatenate([[0.0], np.cumsum(waveform.double().square().numpy())])
+            self._waveforms[number] = waveform, energy_before
+        return self._waveforms[number]
+
+    def _filter(self, n: int, max_similarity: float, device: torch.device) -> None:
+        if not 0 < max_similarity <= 1:
+            raise ValueError(f"max_similarity is a cosine in (0, 1], got {max_similarity}")
+        kept: list[int] = []
+        seen: list[Tensor] = []
+        first = 0
+        while len(kept) < n:
+            numbers = range(first, first + self.filter_batch)
+            similarity = self._similarities(numbers, device)
+            kept += [number for number, passes in zip(numbers, similarity <= max_similarity, strict=True) if passes]
+            seen.append(similarity)
+            first += self.filter_batch
+            if first >= 1_000 and len(kept) < first / 200:
+                raise ValueError(
+                    f"max_similarity={max_similarity} keeps {len(kept)} of {first} candidates: raise it, "
+                    f"or lower snr_db (the median similarity is {torch.cat(seen).median():.2f})"
+                )
+        self.similarities = torch.cat(seen)
+        self._candidates = torch.tensor(kept[:n])
+
+    def _similarities(self, numbers: range, device: torch.device) -> Tensor:
+        items = [self._draw(number) for number in numbers]
+        batch = {
+            key: torch.stack([item[key] for item in items]).to(device) for key in ("target", "interference", "snr_db")
+        }
+        mixed = mix_batch(batch)
+        spectra = stft(torch.cat([mixed["mixture"], mixed["target"]])).abs()  # (2 B, F, N)
+        return cosine_similarity(*spectra.chunk(2)).cpu()
+
+
+def mix_batch(batch: dict) -> dict:
+    """Add `mixture` to a batch of `MixtureDataset` items, on the device the batch is on.
+
+    Args:
+        batch: `target` and `interference` (B, T), `snr_db` (B,), and anything else.
+
+    Returns:
+        A new dictionary: `mixture`, `target` and `interference` (B, T) rescaled together, the rest as it was.
+    """
+    mixed = mix_at_snr(batch["target"], batch["interference"], snr_db=batch["snr_db"])
+    return {**batch, **mixed._asdict()}
+
+
+def _clip_probability(clips: Sequence[Clip], weights: Sequence[float] | None) -> np.ndarray:
+    if weights is None:
+        per_label: dict[str, int] = {}
+        for clip in clips:
+            per_label[clip.label] = per_label.get(clip.label, 0) + 1
+        weights = [1 / per_label[clip.label] for clip in clips]
+    weights = np.asarray(weights, dtype=np.float64)
+    if weights.shape != (len(clips),) or not (weights >= 0).all() or not weights.sum() > 0:
+        raise ValueError(f"weights must be {len(clips)} numbers of at least 0, one per clip, and not all 0")
+    if len({clip.label for clip, weight in zip(clips, weights, strict=True) if weight > 0}) < 2:
+        raise ValueError("weights leave clips of one label only: mixing needs two")
+    return weights / weights.sum()
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One row of an AudioSep pair list: mix `noise_path` into `target_path`, then ask for `caption`."""
+
+    idx: str
+    caption: str
+    target_path: Path
+    noise_path: Path
+
+
+def read_pairs(path: str | Path, audio_dir: str | Path) -> list[Pair]:
+    """Read a pair list `idx,caption,src_wav,noise_wav`.
+
+    Args:
+        path: the CSV.
+        audio_dir: folder that holds the files it names.
+
+    Raises:
+        ValueError: when the list, a column or an audio file is missing; names the row and the file.
+    """
+    rows = read_table(path, columns=PAIR_COLUMNS)
+    audio_dir = Path(audio_dir)
+    if not audio_dir.is_dir():
+        raise ValueError(f"{audio_dir} is not a folder: give the folder that holds the audio files of {path}")
+    pairs = []
+    for line, row in enumerate(rows, start=2):
+        for column in ("src_wav", "noise_wav"):
+            if not (audio_dir / row[column]).is_file():
+                raise ValueError(f"{path}, line {line}: {column} {row[column]!r} is not in {audio_dir}")
+        pairs.append(Pair(row["idx"], row["caption"], audio_dir / row["src_wav"], audio_dir / row["noise_wav"]))
+    return pairs
+
+
+def write_pairs(path: str | Path, pairs: Sequence[Pair]) -> None:
+    """Write a pair list, file names without their folder; written whole or not at all."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(PAIR_COLUMNS)
+    writer.writerows((pair.idx, pair.caption, pair.target_path.name, pair.noise_path.name) for pair in pairs)
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.write_text(buffer.getvalue(), encoding="utf-8")
+    temporary.replace(path)
+
+
+def load_pair(pair: Pair, *, snr_db: float = 0.0, sample_rate: int = SAMPLE_RATE) -> Mixture:
+    """Mix a pair as AudioSep does: the noise cropped or zero-padded to the source's length, scaled to the SNR.
+
+    Args:
+        pair: two files and a caption.
+        snr_db: ratio over the whole clip, dB.
+        sample_rate: Hz.
+
+    Returns:
+        Mixture, target and interference, (T,) each.
+
+    Raises:
+        ValueError: when a file cannot be read or is silent; names it.
+    """
+    target = load_audio(pair.target_path, sample_rate=sample_rate)
+    noise = load_audio(pair.noise_path, sample_rate=sample_rate)
+    for path, waveform in ((pair.target_path, target), (pair.noise_path, fit_length(noise, target.shape[-1]))):
+        if not bool(waveform.any()):
+            raise ValueError(f"{path} (pair {pair.idx}) is silent over the target's length: it has no SNR, replace it")
+    return mix_at_snr(target, fit_length(noise, target.shape[-1]), snr_db=snr_db)

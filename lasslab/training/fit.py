@@ -1,0 +1,456 @@
+"""One training loop for everything that is trained here, over accelerate.
+
+    fit(network, objective, dataset, validation=..., config=FitConfig(...), directory="runs/x")
+
+leaves in the directory:
+
+    best/ last/            config.json and model.safetensors (the averaged weights): ready for `load_separator`
+    training_state.pt      everything `resume=True` needs to continue to the same numbers
+    history.jsonl          a line per log step and per validation
+    tensorboard/ pictures/ scalars, and mixture / target / prediction
+
+Item i of the data is a function of its number, so the position in the data is one integer. Files are written, then renamed.
+Ctrl-C and SIGTERM end the run after the step in progress, with everything saved.
+"""
+
+import contextlib
+import json
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from lasslab.models.checkpoints import save_network, write_atomically, write_json
+from lasslab.training.objectives import Objective
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """How to train.
+
+    Args:
+        n_steps: optimiser steps.
+        batch_size: examples per process and forward pass.
+        accumulate: forward passes per optimiser step.
+        learning_rate: after the warm-up, at the top of the cosine.
+        min_learning_rate: at the end of the cosine.
+        warmup_steps: linear rise from zero.
+        weight_decay: of AdamW; 0 makes it Adam.
+        max_grad_norm: gradients are scaled down to this norm; 0 leaves them.
+        ema_decay: of the weights' moving average, which is what gets validated and shipped; 0 ships the weights themselves.
+        mixed_precision: "no", "bf16" or "fp16".
+        n_workers: processes that prepare data; they do not change the data.
+        log_every, validate_every, save_every, picture_every: in steps; 0 is never (the last step is always validated and saved).
+        seed: of everything random that is not the data.
+        device: "auto" or "cpu".
+    """
+
+    n_steps: int = 1_000
+    batch_size: int = 16
+    accumulate: int = 1
+    learning_rate: float = 1e-3
+    min_learning_rate: float = 1e-6
+    warmup_steps: int = 100
+    weight_decay: float = 0.01
+    max_grad_norm: float = 1.0
+    ema_decay: float = 0.999
+    mixed_precision: str = "no"
+    n_workers: int = 0
+    log_every: int = 10
+    validate_every: int = 500
+    save_every: int = 500
+    picture_every: int = 500
+    seed: int = 0
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("n_steps", "batch_size", "accumulate"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate must be positive, got {self.learning_rate}")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay must be in [0, 1), got {self.ema_decay}")
+        if self.mixed_precision not in ("no", "bf16", "fp16"):
+            raise ValueError(f"mixed_precision is 'no', 'bf16' or 'fp16', got {self.mixed_precision!r}")
+        if self.device not in ("auto", "cpu"):
+            raise ValueError(f"device is 'auto' or 'cpu', got {self.device!r}")
+
+
+@dataclass
+class FitResult:
+    """What a run reached: last step, best monitored figure and its step, seconds, and whether it was stopped early."""
+
+    step: int
+    best: float | None
+    best_step: int
+    seconds: float
+    stopped: bool
+    history: list[dict]
+
+
+def learning_rate_factor(step: int, config: FitConfig) -> float:
+    """Share of the full learning rate at a step: linear warm-up, then half a cosine down to the minimum.
+
+    f = (m + (1 - m) (1 + cos(pi p)) / 2) with p the progress after the warm-up and m = minimum / full.
+    """
+    if step < config.warmup_steps:
+        return (step + 1) / (config.warmup_steps + 1)
+    progress = min((step - config.warmup_steps) / max(config.n_steps - config.warmup_steps, 1), 1.0)
+    minimum = config.min_learning_rate / config.learning_rate
+    return minimum + (1 - minimum) * (1 + math.cos(math.pi * progress)) / 2
+
+
+class PositionSampler(Sampler):
+    """Item numbers from one position to another: the data once through, then again in a new order, and so on.
+
+    Args:
+        n_items: length of the dataset.
+        start: first position, counted from the beginning of training.
+        stop: position after the last.
+        seed: of the order; the first pass is in the dataset's own order, which is random already.
+    """
+
+    def __init__(self, n_items: int, *, start: int, stop: int, seed: int) -> None:
+        self.n_items, self.start, self.stop, self.seed = n_items, start, stop, seed
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def __iter__(self) -> Iterator[int]:
+        position = self.start
+        while position < self.stop:
+            epoch, first = divmod(position, self.n_items)
+            order = range(self.n_items)
+            if epoch:
+                generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+                order = torch.randperm(self.n_items, generator=generator).tolist()
+            for item in order[first : first + self.stop - position]:
+                yield item
+                position += 1
+
+
+@contextlib.contextmanager
+def stop_requests() -> Iterator[threading.Event]:
+    """An event that Ctrl-C or SIGTERM sets; a second Ctrl-C interrupts at once. Handlers are restored on leaving."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # Python allows handlers in the main thread only
+        yield event
+        return
+
+    def handle(number: int, frame: object) -> None:
+        if event.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        event.set()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield event
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def fit(
+    network: nn.Module,
+    objective: Objective,
+    dataset: Dataset,
+    *,
+    directory: str | Path,
+    config: FitConfig | None = None,
+    validation: Sequence[dict] = (),
+    checkpoint_config: dict | None = None,
+    resume: bool = False,
+    progress: bool = True,
+) -> FitResult:
+    """Train a network.
+
+    Args:
+        network: changed in place; ends with the last step's weights (not their average).
+        objective: loss, validation figures and pictures.
+        dataset: items that collate to the batches the objective reads.
+        directory: where everything is written.
+        config: how to train.
+        validation: batches that never change; the moving average is judged on them.
+        checkpoint_config: written as `config.json` beside the weights, for the loader.
+        resume: continue from the directory's `training_state.pt`, to the same numbers as an uninterrupted run.
+        progress: show a bar.
+
+    Returns:
+        What was reached.
+
+    Raises:
+        ValueError: when there is nothing to resume, or it was trained with other settings, or the directory holds a run
+            already and `resume` is false.
+        FloatingPointError: when the loss is no longer finite; the last checkpoint is kept.
+    """
+    from accelerate import Accelerator
+
+    config = config or FitConfig()
+    accelerator = Accelerator(
+        mixed_precision=config.mixed_precision,
+        gradient_accumulation_steps=config.accumulate,
+        cpu=config.device == "cpu",
+    )
+    run = _Run(network, objective, config, Path(directory), checkpoint_config or {}, accelerator)
+    if resume:
+        run.restore()
+    elif run.state_path.exists():
+        raise ValueError(f"{directory} holds a training already: resume it (--resume), or choose another folder")
+    per_step = config.batch_size * config.accumulate * accelerator.num_processes
+    sampler = PositionSampler(len(dataset), start=run.step * per_step, stop=config.n_steps * per_step, seed=config.seed)
+    loader = DataLoader(
+        dataset,
+        batch_size=config.batch_size,
+        sampler=sampler,
+        num_workers=config.n_workers,
+        persistent_workers=False,
+    )
+    run.train(accelerator.prepare(loader), validation, progress=progress)
+    return run.result()
+
+
+class _Run:
+    """State of one training: what `training_state.pt` holds, and the steps that change it."""
+
+    def __init__(self, network, objective, config, directory, checkpoint_config, accelerator) -> None:
+        self.config, self.objective, self.directory = config, objective, directory
+        self.checkpoint_config, self.accelerator = checkpoint_config, accelerator
+        self.step, self.best, self.best_step, self.seconds, self.stopped = 0, None, 0, 0.0, False
+        self.history: list[dict] = []
+        torch.manual_seed(config.seed)
+        network = network.to(accelerator.device, memory_format=torch.channels_last)
+        self.average = _moving_average(network, config.ema_decay)
+        optimiser = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+        self.network, self.optimiser = accelerator.prepare(network, optimiser)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+            self.optimiser.optimizer, lambda step: learning_rate_factor(step, config)
+        )
+        # every process draws its own noise
+        self.generator = torch.Generator(accelerator.device)
+        self.generator.manual_seed(config.seed * 1_000_003 + accelerator.process_index)
+
+    @property
+    def state_path(self) -> Path:
+        return self.directory / "training_state.pt"
+
+    @property
+    def trained(self) -> nn.Module:
+        """The network that is validated and saved: the moving average where there is one."""
+        return self.average.module if self.average else self.accelerator.unwrap_model(self.network)
+
+    def result(self) -> FitResult:
+        return FitResult(self.step, self.best, self.best_step, self.seconds, self.stopped, self.history)
+
+    def train(self, loader, validation: Sequence[dict], *, progress: bool) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+        from tqdm.auto import tqdm
+
+        config, main = self.config, self.accelerator.is_main_process
+        self.directory.mkdir(parents=True, exist_ok=True)
+        writer = SummaryWriter(self.directory / "tensorboard") if main else None
+        bar = tqdm(total=config.n_steps, initial=self.step, disable=not (progress and main), unit="step")
+        started = time.monotonic() - self.seconds
+        with stop_requests() as stop, contextlib.closing(bar), writer or contextlib.nullcontext():
+            self.network.train()
+            for batch in loader:
+                loss, terms = self._forward_backward(batch)
+                if not self.accelerator.sync_gradients:
+                    continue
+                self.step += 1
+                self.seconds = time.monotonic() - started
+                last = self.step == config.n_steps
+                self.stopped = self._any_process(stop.is_set()) and not last
+                bar.update()
+                if main:
+                    if _due(self.step, config.log_every) or last:
+                        self._log(writer, bar, loss, terms)
+                    if validation and (_due(self.step, config.validate_every) or last):
+                        self._validate(writer, validation)
+                    if validation and _due(self.step, config.picture_every):
+                        self._draw(writer, validation[0])
+                    if _due(self.step, config.save_every) or last or self.stopped:
+                        self.save()
+                if self.stopped:
+                    bar.write(f"stopped at step {self.step} of {config.n_steps}; continue with --resume")
+                    break
+
+    def _forward_backward(self, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
+        with self.accelerator.accumulate(self.network), self.accelerator.autocast():
+            loss, terms = self.objective.loss(self.network, batch, self.generator)
+        if not torch.isfinite(loss):
+            raise FloatingPointError(
+                f"the loss is {loss.item()} at step {self.step + 1}: lower learning_rate (now "
+                f"{self.config.learning_rate}); the last checkpoint in {self.directory} is untouched"
+            )
+        with self.accelerator.accumulate(self.network):
+            self.accelerator.backward(loss)
+            if self.accelerator.sync_gradients:
+                if self.config.max_grad_norm:
+                    self.accelerator.clip_grad_norm_(self.network.parameters(), self.config.max_grad_norm)
+                self.optimiser.step()
+                self.schedule.step()
+                self.optimiser.zero_grad()
+                if self.average:
+                    self.average.update_parameters(self.accelerator.unwrap_model(self.network))
+        return loss.detach(), terms
+
+    def _any_process(self, flag: bool) -> bool:
+        if self.accelerator.num_processes == 1:
+            return flag
+        return bool(self.accelerator.reduce(torch.tensor(float(flag), device=self.accelerator.device)))
+
+    def _log(self, writer, bar, loss: Tensor, terms: dict[str, Tensor]) -> None:
+        rate = self.schedule.get_last_lr()[0]
+        row = {"step": self.step, "seconds": round(self.seconds, 1), "learning_rate": rate, "loss": loss.item()}
+        row |= {name: term.item() for name, term in terms.items()}
+        for name, value in row.items():
+            if name not in ("step", "seconds"):
+                writer.add_scalar(f"train/{name}", value, self.step)
+        bar.set_postfix(loss=f"{row['loss']:.3f}", rate=f"{rate:.1e}")
+        self._record(row)
+
+    @torch.no_grad()
+    def _validate(self, writer, validation: Sequence[dict]) -> None:
+        """Judge the moving average; where it is the best so far, write `best/`."""
+        network = self.trained.eval()
+        rows = [self.objective.validate(network, self._on_device(batch)) for batch in validation]
+        network.train()
+        figures = {name: torch.cat([row[name] for row in rows]).mean().item() for name in rows[0]}
+        for name, value in figures.items():
+            writer.add_scalar(f"validation/{name}", value, self.step)
+        self._record({"step": self.step, "seconds": round(self.seconds, 1), "validation": figures})
+        value = figures[self.objective.monitor]
+        if self.best is None or value > self.best:
+            self.best, self.best_step = value, self.step
+            save_network(self.directory / "best", self.trained, self.checkpoint_config)
+
+    @torch.no_grad()
+    def _draw(self, writer, batch: dict) -> None:
+        """Mixture, target and prediction side by side, in TensorBoard and as a PNG."""
+        import matplotlib
+        from matplotlib.image import imsave
+
+        network = self.trained.eval()
+        pictures = self.objective.picture(network, self._on_device(batch))
+        network.train()
+        panels = torch.cat([nn.functional.pad(panel.cpu(), (0, 8), value=1.0) for panel in pictures.values()], dim=1)
+        image = matplotlib.colormaps["magma"](panels.flip(0).numpy())[..., :3]
+        writer.add_image(" | ".join(pictures), image, self.step, dataformats="HWC")
+        folder = self.directory / "pictures"
+        folder.mkdir(exist_ok=True)
+        write_atomically(folder / f"step_{self.step:07d}.png", lambda temporary: imsave(temporary, image, format="png"))
+
+    def _record(self, row: dict) -> None:
+        self.history.append(row)
+        with (self.directory / "history.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def _on_device(self, batch: dict) -> dict:
+        device = self.accelerator.device
+        return {key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()}
+
+    def save(self) -> None:
+        """Write `last/` and the training state."""
+        save_network(self.directory / "last", self.trained, self.checkpoint_config)
+        state = {
+            "config": asdict(self.config),
+            "step": self.step,
+            "best": self.best,
+            "best_step": self.best_step,
+            "seconds": self.seconds,
+            "network": self.accelerator.unwrap_model(self.network).state_dict(),
+            "average": self.average.state_dict() if self.average else None,
+            "optimiser": self.optimiser.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler else None,
+            "generator": self.generator.get_state(),
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        }
+        write_atomically(self.state_path, lambda temporary: torch.save(state, temporary))
+        write_json(
+            self.directory / "run.json",
+            {
+                "step": self.step,
+                "best": self.best,
+                "best_step": self.best_step,
+                "seconds": self.seconds,
+                "config": asdict(self.config),
+            },
+        )
+
+    def restore(self) -> None:
+        """Continue from `training_state.pt`."""
+        if not self.state_path.is_file():
+            raise ValueError(f"nothing to resume: {self.state_path} is missing; start without --resume")
+        try:
+            # weights_only: tensors, numbers and containers are read, no code is run
+            state = torch.load(self.state_path, map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise ValueError(
+                f"{self.state_path} cannot be read as a training state ({type(error).__name__}): start anew in another folder"
+            ) from error
+        # What only says how often to write, or where to compute, may change between the parts of one run.
+        free = {"log_every", "validate_every", "save_every", "picture_every", "n_workers", "device"}
+        changed = [
+            name
+            for name, value in asdict(self.config).items()
+            if name not in free and state["config"].get(name) != value
+        ]
+        if changed:
+            was = ", ".join(f"{name}={state['config'].get(name)!r}" for name in changed)
+            raise ValueError(f"{self.directory} was trained with {was}: resume with the same settings")
+        self.accelerator.unwrap_model(self.network).load_state_dict(state["network"])
+        if self.average:
+            self.average.load_state_dict(state["average"])
+        self.optimiser.optimizer.load_state_dict(state["optimiser"])
+        self.schedule.load_state_dict(state["schedule"])
+        if self.accelerator.scaler:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        self.generator.set_state(state["generator"])
+        torch.set_rng_state(state["random"])
+        if state["random_cuda"] and torch.cuda.is_available():
+            torch.cuda.set_rng_state_all(state["random_cuda"])
+        self.step, self.best, self.best_step = state["step"], state["best"], state["best_step"]
+        self.seconds = state["seconds"]
+        self._restore_history()
+
+    def _restore_history(self) -> None:
+        """The history up to the restored step: a run that was killed may have written further."""
+        path = self.directory / "history.jsonl"
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+        self.history = [row for row in rows if row["step"] <= self.step]
+        if self.accelerator.is_main_process:
+            text = "".join(json.dumps(row) + "\n" for row in self.history)
+            write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def _moving_average(network: nn.Module, decay: float):
+    """Exponential moving average of weights and buffers, or None for decay 0.
+
+    Early on the average follows faster, (1 + n) / (10 + n) of itself: a network's first hundred steps are soon worthless.
+    """
+    if not decay:
+        return None
+
+    def update(averages: list[Tensor], values: list[Tensor], n: Tensor) -> None:
+        keep = min(decay, (1 + int(n)) / (10 + int(n)))
+        for average, value in zip(averages, values, strict=True):
+            if average.is_floating_point():
+                average.lerp_(value.to(average.dtype), 1 - keep)
+            else:
+                average.copy_(value)
+
+    return torch.optim.swa_utils.AveragedModel(network, multi_avg_fn=update, use_buffers=True)
