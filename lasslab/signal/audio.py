@@ -89,9 +89,9 @@ def load_audio(path: str | Path, *, sample_rate: int = SAMPLE_RATE, mono: bool =
 def save_audio(path: str | Path, waveform: Tensor, *, sample_rate: int) -> None:
     """Write an audio file whole, or not at all.
 
-    The suffix decides the format: WAV is 32-bit float and never clips, FLAC is 24-bit, OGG is Vorbis. The
-    file is written under a temporary name in the same folder and then renamed, so a failure leaves what was
-    there.
+    The suffix decides the format: WAV is 32-bit float and never clips, FLAC is 24-bit, OGG is Vorbis,
+    which takes six channels for 5.1 and keeps only the bass of the last. The file is written under a temporary
+    name in the same folder and then renamed, so a failure leaves what was there.
 
     Args:
         path: file to write, .wav, .flac, .ogg or .mp3.
@@ -184,9 +184,7 @@ def loudness(waveform: Tensor, *, sample_rate: int) -> float:
     check_waveform(waveform)
     samples = waveform.detach().cpu().double().reshape(-1, waveform.shape[-1])  # (C, T)
     if samples.shape[0] > 6:
-        raise ValueError(
-            f"loudness is defined for up to 6 channels, got {samples.shape[0]}: mix down with to_mono"
-        )
+        raise ValueError(f"loudness is defined for up to 6 channels, got {samples.shape[0]}: mix down with to_mono")
     if samples.shape[0] == 6:
         samples = samples[[0, 1, 2, 4, 5]]
     n_block = math.ceil(LOUDNESS_BLOCK * sample_rate)
@@ -269,8 +267,7 @@ def check_waveform(
         )
     if waveform.numel() == 0 or waveform.shape[-1] < min_samples:
         raise ValueError(
-            f"{name} must have at least {min_samples} samples, got shape {tuple(waveform.shape)}: "
-            "use a longer clip"
+            f"{name} must have at least {min_samples} samples, got shape {tuple(waveform.shape)}: use a longer clip"
         )
     if not waveform.isfinite().all():
         raise ValueError(f"{name} has NaN or infinite samples: clean the recording first")
@@ -297,9 +294,7 @@ def _encode(path: Path, waveform: Tensor, sample_rate: int) -> memoryview:
     samples = waveform.detach().cpu().float().reshape(-1, waveform.shape[-1]).T.numpy()  # (T, C)
     buffer = io.BytesIO()
     try:
-        with soundfile.SoundFile(
-            buffer, "w", int(sample_rate), samples.shape[1], subtype, format=file_format
-        ) as file:
+        with soundfile.SoundFile(buffer, "w", int(sample_rate), samples.shape[1], subtype, format=file_format) as file:
             for start in range(0, len(samples), BLOCK_FRAMES):
                 file.write(samples[start : start + BLOCK_FRAMES])
     except soundfile.SoundFileError as error:

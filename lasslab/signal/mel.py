@@ -40,9 +40,7 @@ class MelConfig:
                 f"{self.sample_rate} Hz: lower f_max or raise the sample rate"
             )
         if self.n_mels < 1 or not self.floor > 0:
-            raise ValueError(
-                f"n_mels and floor must be positive, got {self.n_mels} and {self.floor}: use 64 and 1e-5"
-            )
+            raise ValueError(f"n_mels and floor must be positive, got {self.n_mels} and {self.floor}: use 64 and 1e-5")
 
 
 def hz_to_mel(frequency: Tensor) -> Tensor:
@@ -154,11 +152,11 @@ def griffin_lim(
 ) -> Tensor:
     """A waveform whose STFT has nearly the magnitude asked for.
 
-    X_i = STFT(ISTFT(Y_i)),  Y_{i+1} = |S| exp(i angle(X_i + a (X_i - X_{i-1}))),  Y_0 of random phase: go to the
-    nearest spectrum that belongs to a waveform, then back to the magnitude, again and again.
+    X_i = STFT(ISTFT(Y_i)),  Y_{i+1} = |S| exp(i angle(X_i + a (X_i - X_{i-1}))),  Y_0 of random phase: go to
+    the nearest spectrum that belongs to a waveform, then back to the magnitude, again and again.
 
-    With momentum a = 0 this is Griffin and Lim's algorithm, whose error || |S| - |X_i| || never rises; momentum
-    brings the error after 32 repetitions to less than half of that.
+    With momentum a = 0 this is Griffin and Lim's algorithm, whose error || |S| - |X_i| || never rises;
+    momentum brings the error after 32 repetitions to less than half of that.
 
     Args:
         magnitude: |S|, shape (..., F, N).

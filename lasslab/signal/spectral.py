@@ -311,9 +311,7 @@ def ideal_ratio_mask(target: Tensor, interference: Tensor, *, exponent: float = 
     return torch.where(both > 0, s / both.where(both > 0, 1), 1)
 
 
-def phase_sensitive_mask(
-    target: Tensor, mixture: Tensor, *, limits: tuple[float, float] | None = (0.0, 1.0)
-) -> Tensor:
+def phase_sensitive_mask(target: Tensor, mixture: Tensor, *, limits: tuple[float, float] | None = (0.0, 1.0)) -> Tensor:
     """The best real gain for each bin when the mixture's phase is kept.
 
     PSM = |S| / |X| cos(theta_S - theta_X) = Re(S / X), clipped to limits. It minimises |S - M X| over real M:
