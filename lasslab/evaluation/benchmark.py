@@ -116,9 +116,7 @@ class Report:
         notes = ["– : undefined; the SI-SDR of silence is 0 / 0."]
         for name, heading in zip(METRICS, HEADINGS, strict=True):
             if count := self.undefined[name]:
-                notes.append(
-                    f"{heading} not finite for {count} of {len(self.items)} items: left out of its mean."
-                )
+                notes.append(f"{heading} not finite for {count} of {len(self.items)} items: left out of its mean.")
         return notes
 
     def to_json(self) -> dict[str, Any]:
@@ -141,13 +139,14 @@ class Report:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write `to_json()` to a file, whole or not at all.
 
+        Args:
+            path: file to write, in a folder that exists.
+
         Raises:
             ValueError: the folder does not exist.
         """
         if not Path(path).parent.is_dir():
-            raise ValueError(
-                f"{path} cannot be written, there is no folder {Path(path).parent}: make it first"
-            )
+            raise ValueError(f"{path} cannot be written, there is no folder {Path(path).parent}: make it first")
         write_json(path, self.to_json())
 
     def __str__(self) -> str:
@@ -192,9 +191,7 @@ def evaluate(
         raise ValueError("there is no pair to evaluate on: give at least one")
     if batch_size < 1 or not math.isfinite(snr_db):
         raise ValueError(f"expected batch_size >= 1 and a finite snr_db, got {batch_size} and {snr_db}")
-    scores = {
-        name: torch.empty(len(pairs), len(METRICS), dtype=torch.float64) for name in ("system", *FLOORS)
-    }
+    scores = {name: torch.empty(len(pairs), len(METRICS), dtype=torch.float64) for name in ("system", *FLOORS)}
     items: list[dict[str, Any]] = [{} for _ in range(len(pairs))]
     seconds = audio = 0.0
     with tqdm(total=len(pairs), disable=not progress, leave=False, unit="pair") as bar:
@@ -252,9 +249,7 @@ def _batches(pairs: Sequence, batch_size: int, snr_db: float, sample_rate: int) 
                 yield Batch(list(numbers), list(items), [item["caption"] for item in items], stacked)
 
 
-def _load(
-    pair: Pair | Mapping[str, Any], number: int, snr_db: float, sample_rate: int
-) -> tuple[dict, Mixture]:
+def _load(pair: Pair | Mapping[str, Any], number: int, snr_db: float, sample_rate: int) -> tuple[dict, Mixture]:
     if isinstance(pair, Pair):
         item = {"idx": pair.idx, "caption": pair.caption}
         item |= {"target": pair.target_path.name, "noise": pair.noise_path.name}
@@ -274,9 +269,7 @@ def _separate(system: Separator, batch: Batch, sample_rate: int, seed: int) -> T
     """Estimates (B, T) of a batch."""
     mixtures = batch.mixture.mixture
     try:
-        if isinstance(
-            system, OracleMask
-        ):  # its channels have masks of their own, so a batch can pass as channels
+        if isinstance(system, OracleMask):  # its channels have masks of their own, so a batch can pass as channels
             return system(mixtures, batch.queries[0], target=batch.mixture.target, sample_rate=sample_rate)
         if hasattr(system, "separate_batch"):
             return system.separate_batch(mixtures, batch.queries, sample_rate=sample_rate)
@@ -369,9 +362,7 @@ def _provenance(system: Separator, seed: int, pair_list: str | os.PathLike[str] 
         "device": f"{device}{name}",
         "seed": seed,
         "pair_list": None if pair_list is None else Path(pair_list).name,
-        "pair_list_sha256": None
-        if pair_list is None
-        else hashlib.sha256(Path(pair_list).read_bytes()).hexdigest(),
+        "pair_list_sha256": None if pair_list is None else hashlib.sha256(Path(pair_list).read_bytes()).hexdigest(),
         "constant_gain": "best gain for each item",
         "oracle_mask": f"ratio mask, exponent {CEILING.exponent:g}, {CEILING.n_fft} / {CEILING.hop_length}",
     }

@@ -81,9 +81,7 @@ def sdr_improvement(*, estimate: Tensor, target: Tensor, mixture: Tensor) -> Ten
     return sdr(estimate=estimate, target=target) - sdr(estimate=mixture, target=target)
 
 
-def si_sdr_improvement(
-    *, estimate: Tensor, target: Tensor, mixture: Tensor, zero_mean: bool = False
-) -> Tensor:
+def si_sdr_improvement(*, estimate: Tensor, target: Tensor, mixture: Tensor, zero_mean: bool = False) -> Tensor:
     """SI-SDRi: the estimate's SI-SDR minus the unprocessed mixture's, in dB.
 
     Args:
@@ -152,9 +150,7 @@ def bootstrap_interval(
             f"expected finite values of shape (n,), n >= 1, got {tuple(values.shape)}: leave NaN out first"
         )
     if not 0 < confidence < 1 or n_resamples < 1:
-        raise ValueError(
-            f"expected 0 < confidence < 1 and n_resamples >= 1, got {confidence} and {n_resamples}"
-        )
+        raise ValueError(f"expected 0 < confidence < 1 and n_resamples >= 1, got {confidence} and {n_resamples}")
     generator = torch.Generator().manual_seed(seed)
     draws = torch.randint(len(values), (n_resamples, len(values)), generator=generator)
     tail = (1 - confidence) / 2

@@ -134,9 +134,7 @@ class MixtureAsEstimate:
 # kind -> mask from the spectra of target, interference and mixture
 ORACLE_MASKS: dict[str, Callable[..., Tensor]] = {
     "binary": lambda target, interference, mixture, exponent: ideal_binary_mask(target, interference),
-    "ratio": lambda target, interference, mixture, exponent: ideal_ratio_mask(
-        target, interference, exponent=exponent
-    ),
+    "ratio": lambda target, interference, mixture, exponent: ideal_ratio_mask(target, interference, exponent=exponent),
     "phase_sensitive": lambda target, interference, mixture, exponent: phase_sensitive_mask(target, mixture),
 }
 
@@ -288,9 +286,7 @@ class MaskSeparator:
         channels = waveform.reshape(1, -1, waveform.shape[-1])  # (1, C, T)
         return self._separate(channels, [query], sample_rate).reshape(waveform.shape)
 
-    def separate_batch(
-        self, mixtures: Tensor, queries: Sequence[str], *, sample_rate: int = SAMPLE_RATE
-    ) -> Tensor:
+    def separate_batch(self, mixtures: Tensor, queries: Sequence[str], *, sample_rate: int = SAMPLE_RATE) -> Tensor:
         """Separate several mono recordings of one length at once.
 
         Args:
@@ -305,9 +301,7 @@ class MaskSeparator:
             ValueError: see `__call__`; or another number of queries than mixtures.
         """
         if mixtures.dim() != 2 or len(queries) != len(mixtures):
-            raise ValueError(
-                f"expected mixtures (B, T) and B queries, got {tuple(mixtures.shape)} and {len(queries)}"
-            )
+            raise ValueError(f"expected mixtures (B, T) and B queries, got {tuple(mixtures.shape)} and {len(queries)}")
         _check_samples(mixtures, sample_rate, n_fft=self.n_fft)
         return self._separate(mixtures[:, None], queries, sample_rate)[:, 0]
 
@@ -315,9 +309,7 @@ class MaskSeparator:
         """(B, C, T) and B queries -> (B, C, T)."""
         # Outside inference mode: the cache may be shared with a training run, which needs ordinary tensors.
         text = self.text_encoder([check_query(query) for query in queries]).to(self.device)
-        estimates = _at_model_rate(
-            lambda inside: self._mask(inside.to(self.device), text), waveforms, sample_rate
-        )
+        estimates = _at_model_rate(lambda inside: self._mask(inside.to(self.device), text), waveforms, sample_rate)
         return estimates.to(waveforms)
 
     def _mask(self, waveforms: Tensor, text: TextEmbedding) -> Tensor:
@@ -328,14 +320,18 @@ class MaskSeparator:
             scaled = scale_log_magnitude(magnitude, top_db=self.top_db).scaled
             mask = self.network(scaled, text.tokens, text.mask)
             masked = apply_mask(mask[:, None], spectra)
-            separated = istft(
-                masked, n_fft=self.n_fft, hop_length=self.hop_length, length=waveforms.shape[-1]
-            )
+            separated = istft(masked, n_fft=self.n_fft, hop_length=self.hop_length, length=waveforms.shape[-1])
         return separated.clone()  # an ordinary tensor again: the caller may change it in place
 
 
 def choose_device(device: str = "auto") -> torch.device:
     """The device of that name; "auto" is CUDA where there is one, else the CPU.
+
+    Args:
+        device: "auto", "cpu", "cuda", "cuda:1", "mps" ...
+
+    Returns:
+        The device, which has just held a tensor.
 
     Raises:
         ValueError: no such device, on this machine or at all.
@@ -368,9 +364,7 @@ MASK_FIELDS: dict[str, Any] = {
 }
 
 
-def load_separator(
-    name_or_dir: str | os.PathLike[str] = DEFAULT_SEPARATOR, *, device: str = "auto"
-) -> Separator:
+def load_separator(name_or_dir: str | os.PathLike[str] = DEFAULT_SEPARATOR, *, device: str = "auto") -> Separator:
     """Load a system by name.
 
     Args:
@@ -413,13 +407,9 @@ def load_separator(
 def _read_mask_config(path: Path) -> dict[str, Any]:
     config = read_config(path.parent)
     if missing := [name for name in ("system", "network") if name not in config]:
-        raise ValueError(
-            f"{path}: missing fields {', '.join(missing)}: copy the file from the checkpoint again"
-        )
+        raise ValueError(f"{path}: missing fields {', '.join(missing)}: copy the file from the checkpoint again")
     if config["system"] != MASK_FIELDS["system"]:
-        raise ValueError(
-            f"{path}: system is {config['system']!r}, this version of lasslab loads 'mask' systems"
-        )
+        raise ValueError(f"{path}: system is {config['system']!r}, this version of lasslab loads 'mask' systems")
     check_fields(config, MASK_FIELDS, path=path)
     if config.get("sample_rate", SAMPLE_RATE) != SAMPLE_RATE:
         raise ValueError(f"{path}: sample_rate is {config['sample_rate']}, systems work at {SAMPLE_RATE} Hz")
