@@ -439,9 +439,7 @@ def _check(label: str, seed: int, seconds: float, sample_rate: int) -> None:
     if not isinstance(seed, int | np.integer) or seed < 0:
         raise ValueError(f"expected a non-negative whole seed, got {seed!r}; use 0, 1, 2, ...")
     if not SHORTEST_SECONDS <= seconds < float("inf"):
-        raise ValueError(
-            f"expected at least {SHORTEST_SECONDS} seconds, got {seconds}; ask for a longer clip"
-        )
+        raise ValueError(f"expected at least {SHORTEST_SECONDS} seconds, got {seconds}; ask for a longer clip")
     if sample_rate < LOWEST_SAMPLE_RATE:
         raise ValueError(
             f"expected a sample rate of at least {LOWEST_SAMPLE_RATE} Hz, got {sample_rate}; "
@@ -464,9 +462,7 @@ def _place_in_room(dry: np.ndarray, rng: np.random.Generator, sample_rate: int) 
     colour = reference ** (rng.uniform(-3.5, 2.5) / 6.02) * high_pass
     wet_sound = fft.irfft(fft.rfft(dry, length) * fft.rfft(impulse, length) * colour, length)[:n]
     hiss = reference ** (rng.uniform(-9.0, -1.0) / 6.02) * high_pass
-    background = fft.irfft(hiss * (rng.standard_normal(len(f)) + 1j * rng.standard_normal(len(f))), length)[
-        :n
-    ]
+    background = fft.irfft(hiss * (rng.standard_normal(len(f)) + 1j * rng.standard_normal(len(f))), length)[:n]
     level_db = rng.uniform(-75.0, -42.0)
     return wet_sound + background * (10.0 ** (level_db / 20.0) * np.abs(wet_sound).max() / background.std())
 

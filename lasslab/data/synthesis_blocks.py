@@ -60,9 +60,7 @@ def drift(rng: Rng, n: int, rate: int, *, speed: float) -> Array:
     return knots[index] * (1.0 - blend) + knots[index + 1] * blend
 
 
-def onsets(
-    rng: Rng, n: int, rate: int, *, every: float, jitter: float = 0.0, start: float | None = None
-) -> Array:
+def onsets(rng: Rng, n: int, rate: int, *, every: float, jitter: float = 0.0, start: float | None = None) -> Array:
     """Sample positions of events `every` seconds apart, gaps scaled by 1 +- jitter; the first comes early."""
     seconds = n / rate
     first = rng.uniform(0.02, min(0.12 * seconds, every) + 0.021) if start is None else start

@@ -47,9 +47,7 @@ from lasslab.data.synthesis_blocks import (
 def dog(rng: Rng, n: int, rate: int) -> Array:
     """Barks: a pitch that jumps up and falls, rough and short, singly or in volleys."""
     pitch, size = rng.uniform(260.0, 650.0), rng.uniform(0.75, 1.3)
-    formants = spread_formants(
-        rng, [900.0, 1700.0, 2800.0], scale=size, width=0.25, fall=rng.uniform(0.5, 0.85)
-    )
+    formants = spread_formants(rng, [900.0, 1700.0, 2800.0], scale=size, width=0.25, fall=rng.uniform(0.5, 0.85))
     length, breath, bite = rng.uniform(0.10, 0.26), rng.uniform(0.1, 0.5), rng.uniform(1.0, 2.5)
 
     def bark() -> Array:
@@ -67,9 +65,7 @@ def dog(rng: Rng, n: int, rate: int) -> Array:
 def rooster(rng: Rng, n: int, rate: int) -> Array:
     """Cock-a-doodle-doo: short syllables tied together, then one long that climbs, holds and sinks."""
     pitch, tempo, last = rng.uniform(400.0, 680.0), rng.uniform(0.8, 1.25), rng.uniform(0.7, 1.4)
-    formants = spread_formants(
-        rng, [1350.0, 2300.0, 3500.0], scale=rng.uniform(0.85, 1.25), width=0.16, fall=0.4
-    )
+    formants = spread_formants(rng, [1350.0, 2300.0, 3500.0], scale=rng.uniform(0.85, 1.25), width=0.16, fall=0.4)
     shape = [(0.22, 0.8, 0.95), (0.14, 1.0, 1.1), (0.26, 1.15, 1.25), (last, 1.3, rng.uniform(0.9, 1.15))]
     syllables = shape[rng.integers(0, 3) :]
     slope, breath = rng.uniform(0.6, 1.1), rng.uniform(0.02, 0.1)
@@ -97,12 +93,8 @@ def cat(rng: Rng, n: int, rate: int) -> Array:
         m = samples(length * rng.uniform(0.8, 1.25), rate)
         f0 = pitch * curve(m, (0, 0.8), (0.3, 1.12), (0.55, 1.05), (1, rng.uniform(0.6, 0.8)))
         f0 *= 1.0 + 0.012 * np.sin(2.0 * np.pi * rng.uniform(5.0, 8.0) * time_axis(m, rate))
-        closed = voice(
-            rng, f0, rate, formants=[(700.0, 140.0, 1.0), (2300.0, 300.0, 0.25)], slope=1.0, breath=0.05
-        )
-        opened = voice(
-            rng, f0, rate, formants=[(1400.0, 220.0, 1.0), (3200.0, 400.0, 0.6)], slope=1.0, breath=0.08
-        )
+        closed = voice(rng, f0, rate, formants=[(700.0, 140.0, 1.0), (2300.0, 300.0, 0.25)], slope=1.0, breath=0.05)
+        opened = voice(rng, f0, rate, formants=[(1400.0, 220.0, 1.0), (3200.0, 400.0, 0.6)], slope=1.0, breath=0.08)
         mouth = curve(m, (0, 0.0), (0.35, 1.0), (0.6, 0.8), (1, 0.1))
         return (mouth * opened + (1.0 - mouth) * closed) * swell(m, rate, attack=0.08, release=0.35 * length)
 
@@ -145,18 +137,12 @@ def frog(rng: Rng, n: int, rate: int) -> Array:
 def owl(rng: Rng, n: int, rate: int) -> Array:
     """Hoots: soft, almost pure low tones in a rhythm of short and long."""
     pitch = rng.uniform(300.0, 520.0)
-    phrase = (
-        [(0.0, 0.35), (0.75, 0.14), (0.98, 0.14), (1.25, 0.6)]
-        if rng.random() < 0.6
-        else [(0.0, 0.3), (0.5, 0.5)]
-    )
+    phrase = [(0.0, 0.35), (0.75, 0.14), (0.98, 0.14), (1.25, 0.6)] if rng.random() < 0.6 else [(0.0, 0.3), (0.5, 0.5)]
 
     def hoot(seconds: float) -> Array:
         m = samples(seconds * 1.2, rate)
         f0 = pitch * curve(m, (0, 0.92), (0.3, 1.0), (0.8, 1.0), (1, 0.93))
-        soft = harmonics(f0, m, rate, levels=np.array([1.0, 0.12, 0.06])) + 0.02 * noise(
-            rng, m, rate, high=2500.0
-        )
+        soft = harmonics(f0, m, rate, levels=np.array([1.0, 0.12, 0.06])) + 0.02 * noise(rng, m, rate, high=2500.0)
         return soft * swell(m, rate, attack=0.06, release=0.12)
 
     starts, every = [], phrase[-1][0] + rng.uniform(1.2, 2.0)
@@ -225,7 +211,7 @@ def crying_baby(rng: Rng, n: int, rate: int) -> Array:
     pitch = rng.uniform(340.0, 520.0)
     formants = spread_formants(
         rng,
-        [1150.0, 2600.0, 3600.0, 5200.0],
+        [1250.0, 2800.0, 3700.0, 5200.0],
         scale=rng.uniform(0.85, 1.2),
         width=0.2,
         fall=rng.uniform(0.5, 1.0),
@@ -272,9 +258,7 @@ def sneezing(rng: Rng, n: int, rate: int) -> Array:
         teeth = noise(rng, b, rate, low=mouth * 0.5, high=7000.0, slope=slope, order=2)
         teeth += resonate(teeth, rate, [(mouth, 0.4 * mouth, 2.0), (2.3 * mouth, 0.6 * mouth, 1.0)])
         f0 = pitch * curve(b, (0, 1.5), (0.3, 1.3), (1, 0.7))
-        tail = voice(
-            rng, f0, rate, formants=[(600.0, 150.0, 1.0), (1300.0, 250.0, 0.5)], slope=1.0, breath=0.3
-        )
+        tail = voice(rng, f0, rate, formants=[(600.0, 150.0, 1.0), (1300.0, 250.0, 0.5)], slope=1.0, breath=0.3)
         after = unit(teeth * strike(b, rate, attack=0.012, decay=burst_s * 0.3))
         after += voiced * tail * curve(b, (0, 0.1), (0.25, 1.0), (0.6, 0.5), (1, 0.0))
         return np.concatenate([before, np.zeros(samples(0.04, rate)), after])
@@ -299,9 +283,7 @@ def footsteps(rng: Rng, n: int, rate: int) -> Array:
             levels=np.array([1.0, 0.5, 0.35]),
         )
         heel = place(m, [0], [hard * click(rng, rate, low=600.0, high=grit * 2.0, decay=0.006)])
-        scrape = noise(rng, m, rate, low=grit * 0.4, high=grit * 2.0) * swell(
-            m, rate, attack=0.06, release=0.12
-        )
+        scrape = noise(rng, m, rate, low=grit * 0.4, high=grit * 2.0) * swell(m, rate, attack=0.06, release=0.12)
         return body + heel + rng.uniform(0.04, 0.12) * scrape
 
     starts = onsets(rng, n, rate, every=rng.uniform(0.42, 0.7), jitter=0.06)
@@ -362,9 +344,7 @@ def rain(rng: Rng, n: int, rate: int) -> Array:
 def sea_waves(rng: Rng, n: int, rate: int) -> Array:
     """Waves: a roar that builds, breaks into bright foam and runs out, over the murmur of the sea."""
     t, period = time_axis(n, rate), rng.uniform(2.2, 5.0)
-    breaking = np.arange(-1.0, n / rate / period + 1.0) * period + rng.uniform(0.1, 0.6) * min(
-        period, n / rate
-    )
+    breaking = np.arange(-1.0, n / rate / period + 1.0) * period + rng.uniform(0.1, 0.6) * min(period, n / rate)
     breaking += rng.uniform(-0.15, 0.15, len(breaking)) * period
     rise, fall = rng.uniform(0.10, 0.25) * period, rng.uniform(0.2, 0.4) * period
     roar, foam = np.zeros(n), np.zeros(n)
@@ -399,9 +379,7 @@ def thunderstorm(rng: Rng, n: int, rate: int) -> Array:
     rumble = noise(rng, n, rate, low=25.0, high=rng.uniform(90.0, 200.0), slope=-2.0)
     decay = rng.uniform(1.0, 2.5)
     roll = (
-        (1.0 - np.exp(-since / 0.08))
-        * np.exp(-since / decay)
-        * (0.35 + 0.65 * np.abs(drift(rng, n, rate, speed=5.0)))
+        (1.0 - np.exp(-since / 0.08)) * np.exp(-since / decay) * (0.35 + 0.65 * np.abs(drift(rng, n, rate, speed=5.0)))
     )
     crack = noise(rng, n, rate, low=150.0, high=rng.uniform(1500.0, 4000.0), slope=-4.0) * (since > 0.0)
     burst = np.exp(-since / rng.uniform(0.06, 0.25)) * (0.3 + 0.7 * np.abs(drift(rng, n, rate, speed=40.0)))
@@ -438,8 +416,7 @@ def crackling_fire(rng: Rng, n: int, rate: int) -> Array:
     flame = noise(rng, n, rate, low=30.0, high=rng.uniform(120.0, 500.0), slope=-3.0) * flicker
     hiss = noise(rng, n, rate, low=200.0, slope=rng.uniform(-6.0, -1.0))
     bed = (
-        np.exp(rng.uniform(np.log(0.04), np.log(0.7))) * flame
-        + np.exp(rng.uniform(np.log(0.005), np.log(0.08))) * hiss
+        np.exp(rng.uniform(np.log(0.04), np.log(0.7))) * flame + np.exp(rng.uniform(np.log(0.005), np.log(0.08))) * hiss
     )
     return 0.3 * small + 1.3 * large + bed
 
@@ -480,9 +457,7 @@ def chainsaw(rng: Rng, n: int, rate: int) -> Array:
     """A two-stroke motor, cutting steadily or revved in blips: rough harmonics under exhaust noise."""
     idle, full = rng.uniform(55.0, 90.0), rng.uniform(95.0, 190.0)
     if rng.random() < 0.6:
-        revs = np.clip(
-            0.6 + rng.uniform(0.1, 0.9) * drift(rng, n, rate, speed=rng.uniform(0.3, 1.0)), 0.0, 1.0
-        )
+        revs = np.clip(0.6 + rng.uniform(0.1, 0.9) * drift(rng, n, rate, speed=rng.uniform(0.3, 1.0)), 0.0, 1.0)
     else:
         starts = onsets(rng, n, rate, every=rng.uniform(0.6, 1.6), jitter=0.3)
         blips = [swell(samples(rng.uniform(0.3, 0.9), rate), rate, attack=0.12, release=0.2) for _ in starts]
@@ -498,11 +473,7 @@ def chainsaw(rng: Rng, n: int, rate: int) -> Array:
         (rng.uniform(3000.0, 4500.0), 2000.0, rng.uniform(0.2, 1.0)),
     ]
     body = resonate(source + rng.uniform(0.5, 1.5) * exhaust, rate, formants)
-    growl = (
-        np.tanh(body / (body.std() + 1e-12))
-        + rng.uniform(0.1, 0.3) * source
-        + rng.uniform(0.2, 0.6) * exhaust
-    )
+    growl = np.tanh(body / (body.std() + 1e-12)) + rng.uniform(0.1, 0.3) * source + rng.uniform(0.2, 0.6) * exhaust
     rough = 1.0 + 0.25 * drift(rng, n, rate, speed=12.0)
     return growl * rough * (0.25 + 0.75 * revs)
 
@@ -514,15 +485,13 @@ def vacuum_cleaner(rng: Rng, n: int, rate: int) -> Array:
     spin = 1.0 - start * np.exp(-time_axis(n, rate) / 0.25) if rng.random() < 0.3 else np.ones(n)
     motor = harmonics(whine * spin, n, rate, levels=rolloff(14, 0.6) * rng.uniform(0.2, 1.0, 14))
     air = noise(rng, n, rate, low=150.0, high=rng.uniform(2500.0, 6000.0), slope=-2.0, order=2)
-    return rng.uniform(0.35, 0.7) * motor + air * (0.75 + 0.25 * spin)
+    return rng.uniform(0.6, 1.3) * motor + air * (0.75 + 0.25 * spin)
 
 
 def hand_saw(rng: Rng, n: int, rate: int) -> Array:
     """Sawing wood: rasping strokes to and fro, the push louder than the pull."""
     stroke, teeth = rng.uniform(0.22, 0.45), rng.uniform(70.0, 150.0)
-    phase = (
-        time_axis(n, rate) / (2.0 * stroke) + rng.uniform(0.0, 0.2) + 0.05 * drift(rng, n, rate, speed=0.7)
-    )
+    phase = time_axis(n, rate) / (2.0 * stroke) + rng.uniform(0.0, 0.2) + 0.05 * drift(rng, n, rate, speed=0.7)
     speed = np.abs(np.sin(2.0 * np.pi * phase))
     push = np.where(phase % 1.0 < 0.5, 1.0, rng.uniform(0.35, 0.75))
     rasp = np.clip(np.sin(2.0 * np.pi * np.cumsum(teeth * (0.3 + speed)) / rate), 0.0, 1.0)
@@ -543,9 +512,7 @@ def keyboard_typing(rng: Rng, n: int, rate: int) -> Array:
     keys = onsets(rng, n, rate, every=rng.uniform(0.11, 0.2), jitter=0.6)
     keys = keys[(rng.random(len(keys)) > 0.15) | (np.arange(len(keys)) == 0)]
     release = keys + (rng.uniform(0.05, 0.09, len(keys)) * rate).astype(int)
-    press = sprinkle(
-        rng, n, keys, [place(max(len(d), len(thock)), [0, 0], [d, thock]) for d in down], spread=0.35
-    )
+    press = sprinkle(rng, n, keys, [place(max(len(d), len(thock)), [0, 0], [d, thock]) for d in down], spread=0.35)
     return press + 0.35 * sprinkle(rng, n, release[release < n], down, spread=0.35)
 
 
@@ -637,9 +604,7 @@ def car_horn(rng: Rng, n: int, rate: int) -> Array:
     def honk(seconds: float) -> Array:
         m = samples(seconds, rate)
         onset = curve(m, (0, 0.97), (min(1.0, 0.05 / seconds), 1.0), (1, 1.0))
-        both = harmonics(low * onset, m, rate, levels=levels) + harmonics(
-            low * 1.26 * onset, m, rate, levels=levels
-        )
+        both = harmonics(low * onset, m, rate, levels=levels) + harmonics(low * 1.26 * onset, m, rate, levels=levels)
         return both * swell(m, rate, attack=0.015, release=0.03)
 
     lengths = rng.uniform(0.12, 0.5, 40) if rng.random() < 0.7 else rng.uniform(1.0, 2.2, 40)
@@ -675,9 +640,7 @@ def church_bells(rng: Rng, n: int, rate: int) -> Array:
     decays = rng.uniform(2.0, 3.5) / ratios**0.8
     m = min(n, samples(4.5, rate))
     levels = np.array([0.5, 0.8, 0.9, 0.3, 1.0, 0.4, 0.5, 0.35, 0.2]) * rng.uniform(0.6, 1.2, 9)
-    toll = modes(
-        m, rate, frequencies=prime * ratios * rng.uniform(0.995, 1.005, 9), decays=decays, levels=levels
-    )
+    toll = modes(m, rate, frequencies=prime * ratios * rng.uniform(0.995, 1.005, 9), decays=decays, levels=levels)
     toll += place(m, [0], [1.5 * click(rng, rate, low=800.0, high=5000.0, decay=0.01)])
     starts = onsets(rng, n, rate, every=rng.uniform(0.9, 2.4), jitter=0.05)
     return place(n, starts, [toll * rng.uniform(0.7, 1.0) for _ in starts])
@@ -717,9 +680,7 @@ def glass_breaking(rng: Rng, n: int, rate: int) -> Array:
         at = (first + delays * rate).astype(int)
         size = np.exp(-delays / 0.4) * rng.uniform(0.2, 1.0, count)
         out += place(n, at, [shards[k % 8] * level for k, level in enumerate(size)])
-        out += place(
-            n, [first], [3.0 * click(rng, rate, low=300.0, high=6500.0, decay=rng.uniform(0.015, 0.04))]
-        )
+        out += place(n, [first], [3.0 * click(rng, rate, low=300.0, high=6500.0, decay=rng.uniform(0.015, 0.04))])
     return out
 
 
@@ -734,15 +695,9 @@ def drum(rng: Rng, n: int, rate: int) -> Array:
         bend = 1.0 + 0.35 * np.exp(-time_axis(m, rate) / 0.02)
         body = np.zeros(m)
         for k, ratio in enumerate(ratios):
-            body += (
-                tone(skin * ratio * bend, m, rate)
-                * strike(m, rate, attack=0.001, decay=0.11 / ratio)
-                / (k + 1)
-            )
+            body += tone(skin * ratio * bend, m, rate) * strike(m, rate, attack=0.001, decay=0.11 / ratio) / (k + 1)
         wires = snare * noise(rng, m, rate, low=1000.0) * strike(m, rate, attack=0.001, decay=0.05)
-        return level * (
-            body + wires + place(m, [0], [0.4 * click(rng, rate, low=300.0, high=3500.0, decay=0.004)])
-        )
+        return level * (body + wires + place(m, [0], [0.4 * click(rng, rate, low=300.0, high=3500.0, decay=0.004)]))
 
     pattern = np.where(rng.random(8) < 0.6, rng.uniform(0.4, 1.0, 8), 0.0)
     pattern[0] = 1.0
