@@ -352,7 +352,8 @@ BASELINES: dict[str, Callable[[], Separator]] = {
     "oracle-mask": OracleMask,
 }
 
-# config.json of a mask checkpoint: field -> default; "system" and "network" must be given
+# config.json of a mask checkpoint: field -> default; "system" and "network" must be given. "recipe" says how it was
+# trained, for people; nothing reads it.
 MASK_FIELDS: dict[str, Any] = {
     "system": "mask",
     "network": {},
@@ -361,6 +362,7 @@ MASK_FIELDS: dict[str, Any] = {
     "n_fft": N_FFT,
     "hop_length": HOP_LENGTH,
     "top_db": 80.0,
+    "recipe": {},
 }
 
 
