@@ -232,7 +232,7 @@ def crying_baby(rng: Rng, n: int, rate: int) -> Array:
     gasp_n = samples(gap * 0.6, rate)
     gasp = rng.uniform(0.0, 0.025) * noise(rng, gasp_n, rate, low=900.0, high=4000.0, slope=-3.0)
     gasp *= swell(gasp_n, rate, attack=0.05, release=0.03)
-    parts, total = [np.zeros(samples(rng.uniform(0.0, 0.2), rate))], 0
+    parts, total = [np.zeros(samples(rng.uniform(0.0, 0.2) * min(1.0, n / rate), rate))], 0
     while total < n:
         parts += [
             wail() * rng.uniform(0.6, 1.0),
@@ -625,7 +625,7 @@ def train_horn(rng: Rng, n: int, rate: int) -> Array:
         reeds = sum(harmonics(f * breath, m, rate, levels=rolloff(24, 0.7)) for f in chord)
         return (reeds + 0.15 * noise(rng, m, rate, slope=-4.0)) * swell(m, rate, attack=0.08, release=0.25)
 
-    starts, at = [], rng.uniform(0.02, 0.1)
+    starts, at = [], rng.uniform(0.02, 0.1) * min(1.0, n / rate)
     while at < n / rate - 0.05:
         seconds = rng.choice([0.5, 1.2, 2.2]) * rng.uniform(0.8, 1.2)
         starts.append((int(at * rate), seconds))
