@@ -17,13 +17,13 @@ course: $(READY)
 
 test: $(READY)
 	MPLBACKEND=Agg $(PYTHON) -m pytest tests
-	$(PYTHON) -m pytest --nbval-lax --nbval-kernel-name python3 -p no:cacheprovider notebooks
+	$(PYTHON) -m pytest --nbval-lax --nbval-current-env -p no:cacheprovider notebooks
 
 lab: $(READY)
 	$(PYTHON) -m jupyterlab notebooks
 
 clean:
-	rm -rf $(VENV) build .pytest_cache .hypothesis .ruff_cache
+	rm -rf .venv build .pytest_cache .hypothesis .ruff_cache
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON3) -c 'import sys; assert sys.version_info >= (3, 11), "lasslab needs Python 3.11 or newer; set PYTHON3 to one"'

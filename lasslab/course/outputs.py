@@ -29,9 +29,7 @@ def record(name: str, value: Any, *, unit: str = "", digits: int = 2) -> None:
 
     value = value.item() if hasattr(value, "item") else value
     if not isinstance(value, (bool, int, float)) or not math.isfinite(value):
-        raise ValueError(
-            f"record({name!r}, ...) takes one finite number, got {value!r}; reduce it first, say .mean()"
-        )
+        raise ValueError(f"record({name!r}, ...) takes one finite number, got {value!r}; reduce it first, say .mean()")
     shown = round(value, digits) if isinstance(value, float) else value
     text = f"{name}: {shown:.{digits}f}" if isinstance(value, float) else f"{name}: {shown}"
     metric = {"name": name, "value": shown, "unit": unit}
@@ -49,17 +47,11 @@ def find_failure(notebook: Any, *, allow_undone: bool = False) -> str:
             continue
         if output.get("output_type") == "error":
             return f"{where}: {one_line(output.get('ename', 'error'), output.get('evalue', ''))}"
-        if (
-            output.get("output_type") == "stream"
-            and output.get("name") == "stderr"
-            and TRACEBACK in output["text"]
-        ):
+        if output.get("output_type") == "stream" and output.get("name") == "stderr" and TRACEBACK in output["text"]:
             return f"{where}: {one_line('traceback on stderr', output['text'].strip().splitlines()[-1])}"
         verdict = output.get("data", {}).get(CHECK_MIME)
         if verdict and not verdict["passed"] and (verdict["done"] or not allow_undone):
-            got = (
-                f"expected {verdict['expected']}, got {verdict['got']}" if verdict["done"] else "not done yet"
-            )
+            got = f"expected {verdict['expected']}, got {verdict['got']}" if verdict["done"] else "not done yet"
             return f"{where}: {one_line('exercise ' + verdict['name'], got)}"
     return ""
 
@@ -87,9 +79,7 @@ def read_declared(notebook: Any) -> dict[str, str]:
     """Return the limits that the notebook declares in its table ``| time | memory | device |``, by column."""
     for cell in notebook.cells:
         lines = [] if cell.cell_type != "markdown" else cell.source.splitlines()
-        rows = [
-            [entry.strip() for entry in line.strip().strip("|").split("|")] for line in lines if "|" in line
-        ]
+        rows = [[entry.strip() for entry in line.strip().strip("|").split("|")] for line in lines if "|" in line]
         for header, row in zip(rows, rows[2:], strict=False):
             names = [name.lower() for name in header]
             if {"time", "memory"} <= set(names):

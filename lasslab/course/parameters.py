@@ -32,9 +32,7 @@ def read_parameters(path: Path | str) -> dict[str, Parameter]:
     path = Path(path)
     cells = [c for c in read_notebook(path).cells if "parameters" in c.metadata.get("tags", [])]
     if len(cells) != 1 or cells[0].cell_type != "code":
-        raise ValueError(
-            f"{path.name}: expected one code cell tagged 'parameters', found {len(cells)}; tag one"
-        )
+        raise ValueError(f"{path.name}: expected one code cell tagged 'parameters', found {len(cells)}; tag one")
     source = cells[0].source
     choices = _choices_in_comments(source)
     parameters = {}
@@ -64,9 +62,7 @@ def check_parameters(path: Path | str, given: Mapping[str, Any]) -> dict[str, An
     for name in given:
         if name not in known:
             close = get_close_matches(name, known, n=3, cutoff=0.4)
-            remedy = (
-                f"did you mean {' or '.join(close)}?" if close else f"it has {', '.join(known) or 'none'}"
-            )
+            remedy = f"did you mean {' or '.join(close)}?" if close else f"it has {', '.join(known) or 'none'}"
             raise ValueError(f"{path.name} has no parameter {name!r}; {remedy}")
     return {name: _checked_value(path, known[name], value) for name, value in given.items()}
 
@@ -99,9 +95,7 @@ def read_preset(path: Path | str, preset: str) -> dict[str, Any]:
         raise ValueError(f"no preset {preset!r} for {path.name}; available: {available}")
     sections = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
     if path.stem not in sections:
-        raise ValueError(
-            f"preset {preset!r} has no section {path.stem!r} in {file.name}; add one, or run without it"
-        )
+        raise ValueError(f"preset {preset!r} has no section {path.stem!r} in {file.name}; add one, or run without it")
     try:
         return check_parameters(path, sections[path.stem] or {})
     except ValueError as error:
@@ -123,21 +117,15 @@ def _statements(path: Path, source: str) -> list[Any]:
     try:
         return ast.parse(source).body
     except SyntaxError as error:
-        raise ValueError(
-            f"{path.name}: the parameters cell does not parse: line {error.lineno}: {error.msg}"
-        ) from None
+        raise ValueError(f"{path.name}: the parameters cell does not parse: line {error.lineno}: {error.msg}") from None
 
 
 def _choices_in_comments(source: str) -> dict[int, tuple[str, ...]]:
     """Map line numbers to the values listed in a comment ``# one of: a, b``."""
     found = {}
-    with contextlib.suppress(
-        tokenize.TokenError, SyntaxError
-    ):  # a cell that does not parse is told elsewhere
+    with contextlib.suppress(tokenize.TokenError, SyntaxError):  # a cell that does not parse is told elsewhere
         for token in tokenize.generate_tokens(StringIO(source).readline):
-            match = (
-                re.match(r"#\s*one of:\s*([^;(]+)", token.string) if token.type == tokenize.COMMENT else None
-            )
+            match = re.match(r"#\s*one of:\s*([^;(]+)", token.string) if token.type == tokenize.COMMENT else None
             if match:
                 found[token.start[0]] = tuple(choice.strip() for choice in match[1].split(","))
     return found
@@ -150,9 +138,7 @@ def _checked_value(path: Path, parameter: Parameter, value: Any) -> Any:
     if isinstance(parameter.default, float):
         value = float(value)
     if parameter.choices and str(value) not in parameter.choices:
-        raise ValueError(
-            f"{path.name}: {parameter.name} is one of {', '.join(parameter.choices)}; got {value!r}"
-        )
+        raise ValueError(f"{path.name}: {parameter.name} is one of {', '.join(parameter.choices)}; got {value!r}")
     return value
 
 
@@ -160,9 +146,7 @@ def _same_type(value: Any, default: Any) -> bool:
     if default is None:
         return value is None or isinstance(value, (bool, int, float, str))
     if isinstance(default, (list, tuple)):
-        elements = isinstance(value, (list, tuple)) and (
-            not default or all(_same_type(v, default[0]) for v in value)
-        )
+        elements = isinstance(value, (list, tuple)) and (not default or all(_same_type(v, default[0]) for v in value))
         return bool(elements)
     if isinstance(default, float):
         return isinstance(value, (int, float)) and not isinstance(value, bool)

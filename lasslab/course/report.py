@@ -86,9 +86,7 @@ def _to_mathml(tex: str, *, display: str, fallback: str) -> str:
     if tag is None:
         return formula
     number = f'<span style="flex:none">({html.escape(tag[1])})</span>'
-    return (
-        f'<div style="display:flex;align-items:center"><div style="flex:auto">{formula}</div>{number}</div>'
-    )
+    return f'<div style="display:flex;align-items:center"><div style="flex:auto">{formula}</div>{number}</div>'
 
 
 def course_page(results: Sequence[RunResult], *, base: Path, planned: int, machine: str = "") -> str:
@@ -108,9 +106,7 @@ def course_page(results: Sequence[RunResult], *, base: Path, planned: int, machi
         "Time": _duration(sum(result.seconds for result in results)),
         "Largest memory": _memory(max((result.peak_memory_mb for result in results), default=0.0)),
     }
-    summary = "".join(
-        f"<div><dt>{name}</dt><dd>{html.escape(text)}</dd></div>" for name, text in facts.items()
-    )
+    summary = "".join(f"<div><dt>{name}</dt><dd>{html.escape(text)}</dd></div>" for name, text in facts.items())
     articles = "\n".join(_article(result, base) for result in results)
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -139,8 +135,7 @@ def _article(result: RunResult, base: Path) -> str:
     if result.page is not None:
         title = f'<a href="{html.escape(os.path.relpath(result.page, base))}">{title}</a>'
     metrics = "".join(
-        f"<div><dt>{html.escape(name)}</dt><dd>{_value(metric)}</dd></div>"
-        for name, metric in result.metrics.items()
+        f"<div><dt>{html.escape(name)}</dt><dd>{_value(metric)}</dd></div>" for name, metric in result.metrics.items()
     )
     parts = [
         f'<header><h2>{title}</h2><span class="verdict">{verdict}</span></header>',

@@ -102,9 +102,7 @@ def run_notebook(
     return result
 
 
-def _run(
-    path: Path, values: dict[str, Any], folder: Path, *, timeout: float, allow_undone: bool
-) -> RunResult:
+def _run(path: Path, values: dict[str, Any], folder: Path, *, timeout: float, allow_undone: bool) -> RunResult:
     """Run and write everything, whether the run passes or fails."""
     started = datetime.now(UTC)
     clock = time.perf_counter()
@@ -258,12 +256,8 @@ def _commit(folder: Path) -> str | None:
     """The commit of the repository around `folder`, marked when files differ from it; None outside of one."""
     try:
         git = ["git", "-C", str(folder)]
-        commit = subprocess.run(
-            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        changed = subprocess.run(
-            [*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True
-        )
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
     return f"{commit}-modified" if changed.stdout.strip() else commit
@@ -314,9 +308,7 @@ def run_record(result: RunResult, *, source: Path) -> dict[str, Any]:
 def write_atomically(path: Path, text: str) -> None:
     """Write a text file beside its place and rename it there, so that nobody ever sees half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", dir=path.parent, suffix=".part", delete=False
-    ) as file:
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, suffix=".part", delete=False) as file:
         temporary = Path(file.name)
         try:
             file.write(text)
@@ -340,9 +332,7 @@ def course_plan(notebooks: Path | str) -> list[tuple[Path, str, dict[str, Any]]]
 
     paths = sorted(Path(notebooks).glob("[0-9][0-9]_*.ipynb"))
     if not paths:
-        raise ValueError(
-            f"no notebooks named like 00_start_here.ipynb in {notebooks}; give the course's folder"
-        )
+        raise ValueError(f"no notebooks named like 00_start_here.ipynb in {notebooks}; give the course's folder")
     plan: list[tuple[Path, str, dict[str, Any]]] = [(path, path.stem, {}) for path in paths]
     if (data_root() / "ESC-50").is_dir():
         real = [path for path in paths if path.stem[:2] in REAL_AUDIO_NOTEBOOKS]
@@ -404,9 +394,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the course from the command line; 1 when a notebook failed, 2 when the course cannot start."""
     import argparse
 
-    parser = argparse.ArgumentParser(
-        prog="python -m lasslab.course.runner", description="Run the whole course."
-    )
+    parser = argparse.ArgumentParser(prog="python -m lasslab.course.runner", description="Run the whole course.")
     parser.add_argument("--notebooks", default="notebooks", help="the folder of the course")
     parser.add_argument("--out", default="build/course", help="where the report goes")
     parser.add_argument("--only", nargs="*", default=(), metavar="NN", help="numbers of the notebooks to run")

@@ -17,9 +17,7 @@ import numpy as np
 MP3_RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
 
 
-def play(
-    waveform: Any, *, sample_rate: int = 16_000, title: str, max_seconds: float = 5.0, caption: str = ""
-) -> None:
+def play(waveform: Any, *, sample_rate: int = 16_000, title: str, max_seconds: float = 5.0, caption: str = "") -> None:
     """Show a player for one sound.
 
     Args:
@@ -52,9 +50,7 @@ def play_many(
     if gain < 1.0:
         what = "All turned down by the same" if len(clips) > 1 else "Turned down by"
         notes.append(f"{what} {-20 * np.log10(gain):.1f} dB, so that nothing clips.")
-    players = "".join(
-        _player(title, to_mp3(gain * clip, sample_rate=sample_rate)) for title, clip in clips.items()
-    )
+    players = "".join(_player(title, to_mp3(gain * clip, sample_rate=sample_rate)) for title, clip in clips.items())
     below = f'<div style="font-size:90%;opacity:.8">{html.escape(" ".join(notes))}</div>' if notes else ""
     page = f'<div style="display:flex;flex-wrap:wrap;gap:4px 20px">{players}</div>{below}'
     display({"text/html": page, "text/plain": f"[sound] {', '.join(sounds)}"}, raw=True)
@@ -97,5 +93,6 @@ def _player(title: str, mp3: bytes) -> str:
     name = html.escape(title)
     return (
         f'<div><div style="font-weight:600">{name}</div>'
-        f'<audio controls preload="metadata" src="{source}" aria-label="{name}" title="{name}"></audio></div>'
+        f'<audio controls preload="metadata" style="width:250px" src="{source}" '
+        f'aria-label="{name}" title="{name}"></audio></div>'
     )

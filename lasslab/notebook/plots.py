@@ -116,9 +116,7 @@ def spectrograms(
     arrays = _planes(spectra, "spectrum (F, N)")
     loudest = max(float(np.abs(array).max()) for array in arrays.values())
     floor = max(loudest, 1e-12) * 10 ** (-top_db / 20)
-    levels = {
-        name: 20 * np.log10(np.maximum(np.abs(a), floor) / max(loudest, floor)) for name, a in arrays.items()
-    }
+    levels = {name: 20 * np.log10(np.maximum(np.abs(a), floor) / max(loudest, floor)) for name, a in arrays.items()}
     _planes_figure(
         levels,
         alt=alt,
@@ -300,7 +298,7 @@ def bars(
     names, numbers = list(values), [float(value) for value in values.values()]
     with style():
         figure, axes = plt.subplots(figsize=(7.0, 0.8 + 0.42 * len(names)))
-        axes.barh(names, numbers, color=[COLOURS[i % len(COLOURS)] for i in range(len(names))], height=0.62)
+        axes.barh(names, numbers, color=COLOURS[0], height=0.62)
         for name, number in zip(names, numbers, strict=True):
             low, high = (errors or {}).get(name, (number, number))
             if name in (errors or {}):
@@ -366,15 +364,11 @@ def _mark_threshold(axes: Axes, arrays: Mapping[str, np.ndarray], threshold: flo
     dropped = (threshold, high) if keep == "below" else (low, threshold)
     line = f"threshold {threshold:g}: {share:.0%} kept"
     axes.axvline(threshold, color=INK, linestyle="--", linewidth=1.6, label=line)
-    axes.axvspan(
-        *dropped, facecolor="none", edgecolor=SOFT, hatch="///", alpha=0.35, linewidth=0, label="dropped"
-    )
+    axes.axvspan(*dropped, facecolor="none", edgecolor=SOFT, hatch="///", alpha=0.35, linewidth=0, label="dropped")
     axes.set_xlim(low, high)
 
 
-def _envelope(
-    waveform: np.ndarray, sample_rate: int, points: int = 1600
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _envelope(waveform: np.ndarray, sample_rate: int, points: int = 1600) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The lowest and highest sample in each of at most `points` stretches: a picture shows no more."""
     step = max(1, math.ceil(waveform.size / points))
     padded = np.pad(waveform, (0, -waveform.size % step), mode="edge").reshape(-1, step)
@@ -387,9 +381,7 @@ def _planes(panels: Panels, kind: str) -> dict[str, np.ndarray]:
         raise ValueError(f"nothing to plot; give at least one {kind}")
     for name, array in arrays.items():
         if array.ndim != 2 or not array.size:
-            raise ValueError(
-                f"{name!r} must be a {kind}, got shape {array.shape}; index the batch and channel first"
-            )
+            raise ValueError(f"{name!r} must be a {kind}, got shape {array.shape}; index the batch and channel first")
         if not np.isfinite(array).all():
             raise ValueError(f"{name!r} has NaN or infinite values; a picture of it would mislead")
     return arrays
@@ -402,17 +394,12 @@ def _as_array(values: Any) -> np.ndarray:
 
 
 def _small_png(figure: Figure) -> bytes:
-    """Render to a PNG of 256 colours, a third of the size and the same to the eye."""
+    """Render to a PNG of 128 colours: a fifth of the size, and the same to the eye."""
     from PIL import Image
 
     full, small = io.BytesIO(), io.BytesIO()
     figure.savefig(full, format="png", dpi=DPI)
-    full.seek(0)
-    image = (
-        Image.open(full)
-        .convert("RGB")
-        .quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-    )
+    image = Image.open(full).convert("RGB").quantize(128, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     image.save(small, format="png", optimize=True)
     return small.getvalue()
 
