@@ -40,12 +40,12 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
 # --- files
 
 
-@pytest.mark.parametrize("suffix", TOLERANCE)
+@pytest.mark.parametrize(
+    ("suffix", "n_channels"),
+    [(suffix, n_channels) for suffix in TOLERANCE for n_channels in (1, 2, 6) if (suffix, n_channels) != (".mp3", 6)],
+)
 @pytest.mark.parametrize("sample_rate", RATES)
-@pytest.mark.parametrize("n_channels", [1, 2, 6])
 def test_file_round_trip(tmp_path, suffix, sample_rate, n_channels):
-    if suffix == ".mp3" and n_channels > 2:
-        pytest.skip("MP3 holds two channels, see test_what_cannot_be_saved_is_refused")
     gains = torch.linspace(0.5, 0.1, n_channels)[:, None]
     waveform = gains * sine(100, sample_rate=sample_rate)  # low enough for the LFE of a 5.1 Vorbis file
     path = tmp_path / f"tone{suffix}"

@@ -274,6 +274,7 @@ def test_gradient_of_scaling_and_masks_is_finite_even_in_silence():
         spectrum = stft(samples)
         scaled, low, high = scale_log_magnitude(spectrum.abs())
         mask = ideal_ratio_mask(spectrum, 0.5 * spectrum.detach())
+        mask = mask + phase_sensitive_mask(0.5 * spectrum.detach(), spectrum)
         (scaled.sum() + unscale_log_magnitude(scaled, low, high).sum() + mask.sum()).backward()
         assert samples.grad.isfinite().all()
 
