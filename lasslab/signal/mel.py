@@ -19,7 +19,16 @@ from lasslab.signal.spectral import istft, n_frames, stft
 
 @dataclass(frozen=True)
 class MelConfig:
-    """What a mel spectrogram is made with; frequencies in Hz, lengths in samples.
+    """What a mel spectrogram is made with.
+
+    Attributes:
+        sample_rate: rate of the waveforms, Hz.
+        n_fft: frame length, samples.
+        hop_length: samples between frames.
+        n_mels: filters M.
+        f_min: where the first filter begins, Hz.
+        f_max: where the last filter ends, Hz.
+        floor: smallest magnitude whose logarithm is taken.
 
     Raises:
         ValueError: frequencies out of order or above sample_rate / 2, or counts that are not positive.
