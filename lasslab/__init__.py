@@ -4,17 +4,17 @@ Conventions, the same everywhere:
 
 - Waveforms are float32 tensors `(..., T)` in [-1, 1]; spectra `(B, F, N)`; mels `(B, 1, M, N)`. Axis letters: B batch,
   C channels, T samples, F bins, N frames, M mels, L text tokens, D embedding width.
-- 16 kHz inside. A system is called `system(waveform, words, *, sample_rate=16_000, generator=None)` and returns the shape,
-  rate and level it was given.
+- 16 kHz inside. A system is called `system(waveform, words, *, sample_rate=16_000, generator=None)` and returns the
+  shape, rate and level it was given.
 - Metrics are called `metric(estimate=..., target=...)` and are in dB, more is better.
 - Randomness comes from an explicit `torch.Generator` or a seed: same seed, same result.
 
-The names below are what a notebook needs; everything else is imported from its module. They are loaded when first used, so
-that `import lasslab` brings in no plotting, widget or Hugging Face code.
+The names below are what a notebook needs; everything else is imported from its module. They are loaded when first used,
+so that `import lasslab` brings in no plotting, widget or Hugging Face code.
 """
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 __version__ = "0.1.0"
 
@@ -41,23 +41,6 @@ _HOMES = {
 }
 
 __all__ = [*_HOMES, "plot", "__version__"]
-
-if TYPE_CHECKING:
-    from lasslab.course import record
-    from lasslab.course.exercises import check
-    from lasslab.data.corpora import Clip, load_corpus
-    from lasslab.data.mixtures import MixtureDataset, cosine_similarity, mix_at_snr
-    from lasslab.data.synthesis import synthesise
-    from lasslab.evaluation.benchmark import evaluate
-    from lasslab.models.text import load_text_encoder
-    from lasslab.notebook import plots as plot
-    from lasslab.notebook.players import play, play_many
-    from lasslab.signal.audio import load_audio, save_audio
-    from lasslab.signal.mel import mel_spectrogram
-    from lasslab.signal.spectral import istft, stft
-    from lasslab.systems.separation import load_separator
-    from lasslab.training.fit import fit
-
 
 def __getattr__(name: str) -> Any:
     """Load a public name from its module on first use (PEP 562)."""

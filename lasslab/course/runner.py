@@ -320,6 +320,26 @@ def write_atomically(path: Path, text: str) -> None:
             raise
 
 
+def find_notebook(name: Path | str) -> Path:
+    """A notebook by its path, or by its number or name in the course: ``04`` or ``04_cosine_filtering``.
+
+    Raises:
+        ValueError: there is no such notebook, or more than one.
+    """
+    path = Path(name)
+    if path.suffix == ".ipynb" or path.parent != Path("."):
+        if not path.is_file():
+            raise ValueError(f"no notebook at {path}; give the path of an .ipynb file, or its number in the course")
+        return path
+    folders = (Path("notebooks"), Path(__file__).resolve().parents[2] / "notebooks")
+    folder = next((folder for folder in folders if folder.is_dir()), folders[0])
+    found = [file for file in sorted(folder.glob("*.ipynb")) if file.stem == path.name or file.stem[:2] == path.name]
+    if len(found) != 1:
+        known = ", ".join(file.stem for file in sorted(folder.glob("*.ipynb"))) or "none"
+        raise ValueError(f"no notebook {path.name!r} in {folder}; it has {known}")
+    return found[0]
+
+
 def course_plan(notebooks: Path | str) -> list[tuple[Path, str, dict[str, Any]]]:
     """Return every run of the course in order: (notebook, name of the run, parameters).
 

@@ -1,7 +1,7 @@
 """Captions for the fifty classes of ESC-50, which come with a label each and no sentence.
 
-Five or more wordings a class, so that a network learns what a sentence means and not one spelling of it. The first is the
-one that AudioSep-style pair lists use. The ten classes of ESC-10 have more.
+Five or more wordings a class, so that a network learns what a sentence means and not one spelling of it. The first is
+the one that AudioSep-style pair lists use. The ten classes of ESC-10 have more.
 """
 
 ESC50_CAPTIONS: dict[str, tuple[str, ...]] = {

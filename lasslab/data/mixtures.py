@@ -4,8 +4,8 @@ A mixture is x = s + g n with target s, interference n and the gain g that gives
 
     SNR = 10 log10(sum s^2 / sum (g n)^2)   in dB, over the whole clip.
 
-If x would leave [-1, 1], mixture, target and interference are divided by the same peak: clipping would make x != s + n, and
-rescaling the mixture alone would make the target louder than what is in it.
+If x would leave [-1, 1], mixture, target and interference are divided by the same peak: clipping would make x != s + n,
+and rescaling the mixture alone would make the target louder than what is in it.
 
 Notebooks 03 (mixing) and 04 (the cosine filter).
 """
@@ -176,12 +176,12 @@ def equalise(waveform: Tensor, gains_db: Sequence[float]) -> Tensor:
 class MixtureDataset(Dataset):
     """Training pairs drawn from clips: item i is a function of (seed, i) alone, whatever the number of workers.
 
-    An item is `{"target": (T,), "interference": (T,), "snr_db": (), "query": str, "label": str, "interference_label": str}`; a batch
-    of them is turned into mixtures by `mix_batch` on the device where it is used.
+    An item is `{"target": (T,), "interference": (T,), "snr_db": (), "query": str, "label": str,
+    "interference_label": str}`; a batch of them is turned into mixtures by `mix_batch` on the device where it is used.
 
     With `max_similarity` the thesis's loop runs first, in batches: **generate** candidates, **extract** their magnitude
-    spectrograms, **filter** those whose cosine with the mixture is above the threshold, until `n` remain. `similarities`
-    keeps the cosine of every candidate seen.
+    spectrograms, **filter** those whose cosine with the mixture is above the threshold, until `n` remain.
+    `similarities` keeps the cosine of every candidate seen.
 
     Args:
         clips: what to mix, of at least two labels.

@@ -10,11 +10,11 @@ The network of the thesis "Language-queried audio source separation with a cross
 
 Where the thesis is silent or contradicts itself:
 
-- Its section 2.6 calls the text the query and the audio key and value. That could not write text into a feature map, so
-  here **audio positions are the queries, text tokens the keys and values**.
+- Its section 2.6 calls the text the query and the audio key and value. That could not write text into a feature map,
+  so here **audio positions are the queries, text tokens the keys and values**.
 - Its mask is "concatenated" to the mixture; a mask is **multiplied** (see `lasslab.signal.spectral.apply_mask`).
-- `patch` groups patch x patch neighbouring bins into channels before the stem and spreads them again at the end (space to
-  depth). `patch=1` is the thesis's reading; `patch=2` costs a quarter and keeps the mask's full resolution.
+- `patch` groups patch x patch neighbouring bins into channels before the stem and spreads them again at the end (space
+  to depth). `patch=1` is the thesis's reading; `patch=2` costs a quarter and keeps the mask's full resolution.
 - The stem also sees each bin's height in the spectrogram: a convolution alone cannot tell 200 Hz from 4 kHz.
 
 Notebook 07 builds every block of this file by hand.
@@ -96,8 +96,9 @@ class Stem(nn.Module):
 class ResidualBlock(nn.Module):
     """Pre-activation residual block: y = shortcut(x) + conv(relu(norm(conv(relu(norm(x)))))).
 
-    With a stride the shortcut averages before its 1x1 convolution: every bin counts, where a strided 1x1 convolution would
-    look at one in four. (It also avoids oneDNN's strided 1x1 backward, which writes out of bounds at 8 channels, torch 2.13.)
+    With a stride the shortcut averages before its 1x1 convolution: every bin counts, where a strided 1x1 convolution
+    would look at one in four. (It also avoids oneDNN's strided 1x1 backward, which writes out of bounds at 8 channels
+    in torch 2.13.)
     """
 
     def __init__(self, inputs: int, outputs: int, *, stride: int = 1) -> None:
@@ -295,8 +296,8 @@ class ResUNetPlusPlus(nn.Module):
     def _patches(self, scaled: Tensor) -> Tensor:
         """(B, F, N) -> (B, patch^2 + 1, F', N'): bins as channels, and the height of each bin in [-1, 1].
 
-        Both axes become multiples of 8 patch, so that three halvings and three doublings meet. An n_fft that is a power of
-        two has one bin too many (Nyquist): it is left out, and takes its neighbour's mask.
+        Both axes become multiples of 8 patch, so that three halvings and three doublings meet. An n_fft that is a power
+        of two has one bin too many (Nyquist): it is left out, and takes its neighbour's mask.
         """
         multiple = 8 * self.config.patch
         n_bins, n_frames = scaled.shape[-2:]

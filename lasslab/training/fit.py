@@ -9,8 +9,8 @@ leaves in the directory:
     history.jsonl          a line per log step and per validation
     tensorboard/ pictures/ scalars, and mixture / target / prediction
 
-Item i of the data is a function of its number, so the position in the data is one integer. Files are written, then renamed.
-Ctrl-C and SIGTERM end the run after the step in progress, with everything saved.
+Item i of the data is a function of its number, so the position in the data is one integer. Files are written, then
+renamed. Ctrl-C and SIGTERM end the run after the step in progress, with everything saved.
 """
 
 import contextlib
@@ -44,10 +44,11 @@ class FitConfig:
         warmup_steps: linear rise from zero.
         weight_decay: of AdamW; 0 makes it Adam.
         max_grad_norm: gradients are scaled down to this norm; 0 leaves them.
-        ema_decay: of the weights' moving average, which is what gets validated and shipped; 0 ships the weights themselves.
+        ema_decay: of the weights' moving average, which is validated and shipped; 0 ships the weights themselves.
         mixed_precision: "no", "bf16" or "fp16".
         n_workers: processes that prepare data; they do not change the data.
-        log_every, validate_every, save_every, picture_every: in steps; 0 is never (the last step is always validated and saved).
+        log_every, validate_every, save_every, picture_every: in steps; 0 is never. The last step is always validated
+            and saved.
         seed: of everything random that is not the data.
         device: "auto" or "cpu".
     """
@@ -396,7 +397,8 @@ class _Run:
             state = torch.load(self.state_path, map_location="cpu", weights_only=True)
         except Exception as error:
             raise ValueError(
-                f"{self.state_path} cannot be read as a training state ({type(error).__name__}): start anew in another folder"
+                f"{self.state_path} cannot be read as a training state ({type(error).__name__}): "
+                "start anew in another folder"
             ) from error
         # What only says how often to write, or where to compute, may change between the parts of one run.
         free = {"log_every", "validate_every", "save_every", "picture_every", "n_workers", "device"}
@@ -440,7 +442,7 @@ def _due(step: int, every: int) -> bool:
 def _moving_average(network: nn.Module, decay: float):
     """Exponential moving average of weights and buffers, or None for decay 0.
 
-    Early on the average follows faster, (1 + n) / (10 + n) of itself: a network's first hundred steps are soon worthless.
+    Early on the average follows faster, (1 + n) / (10 + n) of itself: a network's first steps are soon worthless.
     """
     if not decay:
         return None

@@ -1,8 +1,12 @@
 """What `lasslab train` trains: everything that decides a run, as one flat record that the command line can change.
 
-`quick` shows in about two minutes that the pieces fit; `lab` made the checkpoints that ship; `full` is the thesis's setting.
+`quick` shows in about two minutes that the pieces fit; `lab` made the checkpoints that ship; `full` is the thesis's
+setting.
 """
 
+import difflib
+import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
@@ -11,10 +15,13 @@ from torch.utils.data import default_collate
 
 from lasslab.data.corpora import Clip, load_corpus
 from lasslab.data.mixtures import Augmentation, MixtureDataset, mix_batch
+from lasslab.models.checkpoints import write_json
 from lasslab.models.resunetpp import SIZES, ResUNetPlusPlus
 from lasslab.models.text import load_text_encoder
 from lasslab.training.fit import FitConfig, FitResult, fit
 from lasslab.training.objectives import Masking, MaskingWeights
+
+RECIPE_FILE = "recipe.json"
 
 
 @dataclass(frozen=True)
@@ -116,7 +123,7 @@ MASKING_PRESETS: dict[str, MaskingRecipe] = {
         n_workers=0,
     ),
     "lab": MaskingRecipe(),
-    # 17,000 mixtures x 200 epochs / batch 16; Adam 1e-4 down to 1e-6; 15 s clips; filtered at 0.75; loss SC + log magnitude
+    # 17,000 mixtures x 200 epochs / batch 16; Adam 1e-4 down to 1e-6; 15 s; filtered at 0.75; loss SC + log magnitude
     "full": MaskingRecipe(
         size="full",
         text_encoder="google/flan-t5-base",
@@ -154,6 +161,7 @@ def train_masking(
     Raises:
         ValueError: when a corpus, an encoder or a setting is not there; see `fit`.
     """
+    _keep_recipe(recipe, Path(directory), resume=resume)
     text = load_text_encoder(recipe.text_encoder)
     network_config = replace(SIZES[recipe.size], text_dim=text.dim)
     torch.manual_seed(recipe.seed)  # the initial weights
@@ -177,6 +185,82 @@ def train_masking(
         resume=resume,
         progress=progress,
     )
+
+
+#: objective -> preset -> recipe
+PRESETS: dict[str, dict[str, MaskingRecipe]] = {"masking": MASKING_PRESETS}
+
+#: settings that may change between the parts of one training: they do not touch its numbers
+FREE_SETTINGS = {"n_workers", "log_every", "validate_every", "save_every", "picture_every", "device"}
+
+
+def train_recipe(
+    recipe: MaskingRecipe, directory: str | Path, *, resume: bool = False, progress: bool = True
+) -> FitResult:
+    """Train what the recipe is for."""
+    return train_masking(recipe, directory, resume=resume, progress=progress)
+
+
+def change_recipe(recipe: MaskingRecipe, settings: Sequence[str]) -> MaskingRecipe:
+    """A recipe with settings changed by `key=value` strings, read by the type of the value they replace.
+
+    Raises:
+        ValueError: when a key is unknown, a value does not read as its type, or the recipe refuses it.
+    """
+    changes = {}
+    for text in settings:
+        key, separator, value = text.partition("=")
+        key = key.strip()
+        known = asdict(recipe)
+        if not separator or key not in known:
+            close = difflib.get_close_matches(key, known, n=3) or list(known)
+            raise ValueError(f"--set {text!r}: expected KEY=VALUE with a key such as {', '.join(close)}")
+        changes[key] = _read_value(key, value.strip(), known[key])
+    return replace(recipe, **changes)
+
+
+def _read_value(key: str, text: str, default: object) -> object:
+    try:
+        if isinstance(default, bool):
+            return {"true": True, "false": False}[text.lower()]
+        if isinstance(default, tuple):
+            return tuple(int(part) for part in text.strip("()[]").split(",") if part.strip())
+        return type(default)(text)
+    except (KeyError, ValueError) as error:
+        wanted = "numbers like 1,2,3" if isinstance(default, tuple) else f"a value like {default!r}"
+        raise ValueError(f"--set {key}={text}: expected {wanted}") from error
+
+
+def read_recipe(directory: str | Path, objective: str) -> MaskingRecipe:
+    """The recipe of a training folder.
+
+    Raises:
+        ValueError: when the folder holds no training of this objective.
+    """
+    path = Path(directory) / RECIPE_FILE
+    if not path.is_file():
+        raise ValueError(f"nothing to resume: {path} is missing; start without --resume")
+    kind = type(next(iter(PRESETS[objective].values())))
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"{path} is not a recipe of {objective} ({error}): start anew in another folder") from error
+
+
+def _keep_recipe(recipe: MaskingRecipe, directory: Path, *, resume: bool) -> None:
+    """Write the recipe beside the training, or check that a resumed one is the same where it matters."""
+    values = asdict(recipe)
+    if resume:
+        before = asdict(read_recipe(directory, "masking"))
+        changed = [key for key in values if key not in FREE_SETTINGS and values[key] != before[key]]
+        if changed:
+            was = ", ".join(f"{key}={before[key]!r}" for key in changed)
+            raise ValueError(f"{directory} was trained with {was}: resume with the same settings")
+    elif (directory / RECIPE_FILE).exists():
+        raise ValueError(f"{directory} holds a training already: resume it (--resume), or choose another folder")
+    directory.mkdir(parents=True, exist_ok=True)
+    write_json(directory / RECIPE_FILE, values)
 
 
 def training_clips(recipe: MaskingRecipe) -> tuple[list[Clip], list[float]]:
