@@ -7,6 +7,7 @@ diverged.
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -137,7 +138,7 @@ def evaluate_separation(
 def run(
     notebook: Annotated[Path, typer.Argument(help="A notebook, or its number in the course: 04.")],
     parameters: Annotated[
-        list[tuple[str, str]] | None, typer.Option("-p", "--parameter", metavar="NAME VALUE", help="May be repeated.")
+        list[str] | None, typer.Option("-p", "--parameter", metavar="NAME VALUE", help="May be repeated.")
     ] = None,
     preset: Annotated[str | None, typer.Option(help="lab or full; default: the notebook's own values.")] = None,
     output: Annotated[
@@ -149,9 +150,28 @@ def run(
     from lasslab.course.runner import find_notebook, run_notebook
 
     path = find_notebook(notebook)
-    values = parse_parameters(path, dict(parameters or []))
+    values = parse_parameters(path, dict(_name_and_value(text) for text in parameters or []))
     result = run_notebook(path, parameters=values, preset=preset, output_dir=output)
     typer.echo(f"{result.notebook}: {result.seconds:.0f} s, {result.peak_memory_mb:.0f} MB; page {result.page}")
+
+
+def _join_parameters(arguments: Sequence[str]) -> list[str]:
+    """`-p NAME VALUE`, papermill's way, as the one word `NAME=VALUE` that an option can take."""
+    joined: list[str] = []
+    rest = list(arguments)
+    while rest:
+        word = rest.pop(0)
+        joined.append(word)
+        if word in ("-p", "--parameter") and len(rest) >= 2 and "=" not in rest[0]:
+            joined.append(f"{rest.pop(0)}={rest.pop(0)}")
+    return joined
+
+
+def _name_and_value(text: str) -> tuple[str, str]:
+    name, separator, value = text.partition("=")
+    if not (name.strip() and separator):
+        raise ValueError(f"-p takes a name and a value, got {text!r}")
+    return name.strip(), value
 
 
 def _check_output(output: Path, source: Path) -> None:
@@ -174,7 +194,7 @@ def main() -> None:
     """Entry point: errors become one line and an exit code."""
     debug = "--debug" in sys.argv[1:]
     try:
-        app(standalone_mode=True)
+        app(_join_parameters(sys.argv[1:]))
     except (ValueError, RuntimeError, FloatingPointError, OSError) as error:
         if debug:
             raise
