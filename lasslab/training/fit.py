@@ -192,14 +192,8 @@ def fit(
             already and `resume` is false.
         FloatingPointError: when the loss is no longer finite; the last checkpoint is kept.
     """
-    from accelerate import Accelerator
-
     config = config or FitConfig()
-    accelerator = Accelerator(
-        mixed_precision=config.mixed_precision,
-        gradient_accumulation_steps=config.accumulate,
-        cpu=config.device == "cpu",
-    )
+    accelerator = _accelerator(config)
     run = _Run(network, objective, config, Path(directory), checkpoint_config or {}, accelerator)
     if resume:
         run.restore()
@@ -213,9 +207,34 @@ def fit(
         sampler=sampler,
         num_workers=config.n_workers,
         persistent_workers=False,
+        worker_init_fn=_leave_signals_to_the_main_process,
+        generator=torch.Generator(),  # else a new iterator, and so a resume, would draw from the network's randomness
     )
-    run.train(accelerator.prepare(loader), validation, progress=progress)
+    try:
+        run.train(accelerator.prepare(loader), validation, progress=progress)
+    finally:
+        accelerator.unwrap_model(run.network, keep_fp32_wrapper=False)  # the caller's network computes in float32 again
     return run.result()
+
+
+def _accelerator(config: FitConfig):
+    """A fresh accelerator: accelerate keeps a process's first precision and device for good, notebooks train twice."""
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState, GradientState
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    return Accelerator(
+        mixed_precision=config.mixed_precision,
+        gradient_accumulation_steps=config.accumulate,
+        cpu=config.device == "cpu",
+    )
+
+
+def _leave_signals_to_the_main_process(worker: int) -> None:
+    """A scheduler signals the whole process group: a worker that died of it would take the last checkpoint with it."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class _Run:
@@ -234,9 +253,12 @@ class _Run:
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
             self.optimiser.optimizer, lambda step: learning_rate_factor(step, config)
         )
-        # every process draws its own noise
         self.generator = torch.Generator(accelerator.device)
-        self.generator.manual_seed(config.seed * 1_000_003 + accelerator.process_index)
+
+    def seed_noise(self) -> None:
+        """Noise is a function of (seed, step, process), as data is of its number: no state to save or to mix up."""
+        number = (self.config.seed * 1_000_003 + self.step) * 1_000_003 + self.accelerator.process_index
+        self.generator.manual_seed(number % 2**63)
 
     @property
     def state_path(self) -> Path:
@@ -256,16 +278,21 @@ class _Run:
 
         config, main = self.config, self.accelerator.is_main_process
         self.directory.mkdir(parents=True, exist_ok=True)
-        writer = SummaryWriter(self.directory / "tensorboard") if main else None
+        if main:
+            self._rewrite_history()
+        # what a killed run wrote beyond its last checkpoint is not shown twice
+        writer = SummaryWriter(self.directory / "tensorboard", purge_step=self.step + 1) if main else None
         bar = tqdm(total=config.n_steps, initial=self.step, disable=not (progress and main), unit="step")
         started = time.monotonic() - self.seconds
         with stop_requests() as stop, contextlib.closing(bar), writer or contextlib.nullcontext():
             self.network.train()
+            self.seed_noise()
             for batch in loader:
                 loss, terms = self._forward_backward(batch)
                 if not self.accelerator.sync_gradients:
                     continue
                 self.step += 1
+                self.seed_noise()
                 self.seconds = time.monotonic() - started
                 last = self.step == config.n_steps
                 self.stopped = self._any_process(stop.is_set()) and not last
@@ -280,18 +307,19 @@ class _Run:
                     if _due(self.step, config.save_every) or last or self.stopped:
                         self.save()
                 if self.stopped:
-                    bar.write(f"stopped at step {self.step} of {config.n_steps}; continue with --resume")
+                    if progress and main:
+                        bar.write(f"stopped at step {self.step} of {config.n_steps}; continue with --resume")
                     break
 
     def _forward_backward(self, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
-        with self.accelerator.accumulate(self.network), self.accelerator.autocast():
-            loss, terms = self.objective.loss(self.network, batch, self.generator)
-        if not torch.isfinite(loss):
-            raise FloatingPointError(
-                f"the loss is {loss.item()} at step {self.step + 1}: lower learning_rate (now "
-                f"{self.config.learning_rate}); the last checkpoint in {self.directory} is untouched"
-            )
-        with self.accelerator.accumulate(self.network):
+        with self.accelerator.accumulate(self.network):  # once per batch: entering it is what counts the batches
+            with self.accelerator.autocast():
+                loss, terms = self.objective.loss(self.network, batch, self.generator)
+            if not torch.isfinite(loss):
+                raise FloatingPointError(
+                    f"the loss is {loss.item()} at step {self.step + 1}: lower learning_rate (now "
+                    f"{self.config.learning_rate}); the last checkpoint in {self.directory} is untouched"
+                )
             self.accelerator.backward(loss)
             if self.accelerator.sync_gradients:
                 if self.config.max_grad_norm:
@@ -329,7 +357,7 @@ class _Run:
             writer.add_scalar(f"validation/{name}", value, self.step)
         self._record({"step": self.step, "seconds": round(self.seconds, 1), "validation": figures})
         value = figures[self.objective.monitor]
-        if self.best is None or value > self.best:
+        if math.isfinite(value) and (self.best is None or value > self.best):  # NaN would stay the best for ever
             self.best, self.best_step = value, self.step
             save_network(self.directory / "best", self.trained, self.checkpoint_config)
 
@@ -372,7 +400,6 @@ class _Run:
             "optimiser": self.optimiser.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler else None,
-            "generator": self.generator.get_state(),
             "random": torch.get_rng_state(),
             "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         }
@@ -395,6 +422,9 @@ class _Run:
         try:
             # weights_only: tensors, numbers and containers are read, no code is run
             state = torch.load(self.state_path, map_location="cpu", weights_only=True)
+            missing = {"config", "step", "network", "average", "optimiser", "schedule", "random"} - set(state)
+            if missing:
+                raise KeyError(*sorted(missing))
         except Exception as error:
             raise ValueError(
                 f"{self.state_path} cannot be read as a training state ({type(error).__name__}): "
@@ -410,29 +440,37 @@ class _Run:
         if changed:
             was = ", ".join(f"{name}={state['config'].get(name)!r}" for name in changed)
             raise ValueError(f"{self.directory} was trained with {was}: resume with the same settings")
-        self.accelerator.unwrap_model(self.network).load_state_dict(state["network"])
-        if self.average:
-            self.average.load_state_dict(state["average"])
-        self.optimiser.optimizer.load_state_dict(state["optimiser"])
+        try:
+            self.accelerator.unwrap_model(self.network).load_state_dict(state["network"])
+            if self.average:
+                self.average.load_state_dict(state["average"])
+            self.optimiser.optimizer.load_state_dict(state["optimiser"])
+        except (RuntimeError, ValueError) as error:
+            reason = str(error).strip().splitlines()[-1].strip()
+            raise ValueError(f"{self.state_path} is of another network ({reason}): resume with the same one") from error
         self.schedule.load_state_dict(state["schedule"])
         if self.accelerator.scaler:
             self.accelerator.scaler.load_state_dict(state["scaler"])
-        self.generator.set_state(state["generator"])
         torch.set_rng_state(state["random"])
         if state["random_cuda"] and torch.cuda.is_available():
             torch.cuda.set_rng_state_all(state["random_cuda"])
         self.step, self.best, self.best_step = state["step"], state["best"], state["best_step"]
         self.seconds = state["seconds"]
-        self._restore_history()
+        self.history = self._read_history()
 
-    def _restore_history(self) -> None:
-        """The history up to the restored step: a run that was killed may have written further."""
+    def _read_history(self) -> list[dict]:
+        """The history up to the restored step: a run that was killed may have written further, and half a line."""
         path = self.directory / "history.jsonl"
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
-        self.history = [row for row in rows if row["step"] <= self.step]
-        if self.accelerator.is_main_process:
-            text = "".join(json.dumps(row) + "\n" for row in self.history)
-            write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+        rows = []
+        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+            with contextlib.suppress(json.JSONDecodeError):
+                rows.append(json.loads(line))
+        return [row for row in rows if row["step"] <= self.step]
+
+    def _rewrite_history(self) -> None:
+        text = "".join(json.dumps(row) + "\n" for row in self.history)
+        path = self.directory / "history.jsonl"
+        write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def _due(step: int, every: int) -> bool:
