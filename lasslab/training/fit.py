@@ -30,6 +30,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from lasslab.models.checkpoints import save_network, write_atomically, write_json
 from lasslab.training.objectives import Objective
 
+STATE_FILE = "training_state.pt"
+
 
 @dataclass(frozen=True)
 class FitConfig:
@@ -262,7 +264,7 @@ class _Run:
 
     @property
     def state_path(self) -> Path:
-        return self.directory / "training_state.pt"
+        return self.directory / STATE_FILE
 
     @property
     def trained(self) -> nn.Module:

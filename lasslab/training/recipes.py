@@ -18,7 +18,7 @@ from lasslab.data.mixtures import Augmentation, MixtureDataset, mix_batch
 from lasslab.models.checkpoints import write_json
 from lasslab.models.resunetpp import SIZES, ResUNetPlusPlus
 from lasslab.models.text import load_text_encoder
-from lasslab.training.fit import FitConfig, FitResult, fit
+from lasslab.training.fit import STATE_FILE, FitConfig, FitResult, fit
 from lasslab.training.objectives import Masking, MaskingWeights
 
 RECIPE_FILE = "recipe.json"
@@ -257,7 +257,7 @@ def _keep_recipe(recipe: MaskingRecipe, directory: Path, *, resume: bool) -> Non
         if changed:
             was = ", ".join(f"{key}={before[key]!r}" for key in changed)
             raise ValueError(f"{directory} was trained with {was}: resume with the same settings")
-    elif (directory / RECIPE_FILE).exists():
+    elif (directory / STATE_FILE).exists():  # a recipe alone is of a run that never got as far as a checkpoint
         raise ValueError(f"{directory} holds a training already: resume it (--resume), or choose another folder")
     directory.mkdir(parents=True, exist_ok=True)
     write_json(directory / RECIPE_FILE, values)
