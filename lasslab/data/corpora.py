@@ -133,8 +133,11 @@ def read_esc50(folder: str | Path, *, folds: Sequence[int] | None = None) -> lis
     if not table.is_file():
         raise ValueError(f"no ESC-50 at {folder} (looked for {table}): put the dataset there or set LASSLAB_DATA")
     rows = read_table(table, columns=("filename", "fold", "category", "src_file"))
+    not_numbers = sorted({row["fold"] for row in rows if not row["fold"].strip().isdecimal()})
+    if not_numbers:
+        raise ValueError(f"{table}: fold {not_numbers[0]!r} is not a number: fetch ESC-50 again")
     known = sorted({int(row["fold"]) for row in rows})
-    if folds is not None and not set(folds) <= set(known):
+    if folds is not None and not (folds and set(folds) <= set(known)):
         raise ValueError(f"{table} has the folds {known}, asked for {sorted(folds)}")
     clips = []
     for row in rows:

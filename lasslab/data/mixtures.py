@@ -50,7 +50,8 @@ def mix_at_snr(target: Tensor, interference: Tensor, *, snr_db: float | Tensor) 
         The mixture and its two parts; all three divided by the peak where it would exceed 1.
 
     Raises:
-        ValueError: when the shapes differ, or one of the two is silent: no gain gives silence an SNR.
+        ValueError: when the shapes differ, or no finite gain gives the SNR: one of the two is silent, or `snr_db` is
+            not a finite number.
     """
     if target.shape != interference.shape:
         raise ValueError(
@@ -63,7 +64,10 @@ def mix_at_snr(target: Tensor, interference: Tensor, *, snr_db: float | Tensor) 
         if not bool((energy > 0).all()):
             raise ValueError(f"the {name} is silent: no gain gives it an SNR, choose another clip or crop")
     snr = torch.as_tensor(snr_db, dtype=target.dtype, device=target.device)[..., None]
-    interference = interference * (energy_target / energy_interference / 10 ** (snr / 10)).sqrt()
+    gain = (energy_target / energy_interference / 10 ** (snr / 10)).sqrt()
+    if not bool(gain.isfinite().all()):
+        raise ValueError(f"no finite gain gives an SNR of {snr_db} dB: give a number of decibels, and audible clips")
+    interference = interference * gain
     return _fit_peak(target, interference)
 
 
@@ -220,9 +224,9 @@ class MixtureDataset(Dataset):
             raise ValueError(f"mixing needs clips of at least two labels, got {labels or 'no clip'}")
         if n < 1:
             raise ValueError(f"n must be at least 1, got {n}")
-        if not seconds > 0:
-            raise ValueError(f"seconds must be positive, got {seconds}")
-        if snr_db is not None and not snr_db[0] <= snr_db[1]:
+        if not (math.isfinite(seconds) and round(seconds * SAMPLE_RATE) >= 1):
+            raise ValueError(f"seconds must be positive and hold a sample, got {seconds}")
+        if snr_db is not None and not -math.inf < snr_db[0] <= snr_db[1] < math.inf:
             raise ValueError(f"snr_db is (lowest, highest), got {snr_db}")
         self.clips = list(clips)
         self.seed = seed
@@ -233,10 +237,10 @@ class MixtureDataset(Dataset):
         self._probability = _clip_probability(self.clips, weights)
         self._target_probability = self._probability
         if target_labels is not None:
-            wanted = np.array([clip.label in set(target_labels) for clip in self.clips])
+            wanted = self._probability * [clip.label in set(target_labels) for clip in self.clips]
             if not wanted.any():
                 raise ValueError(f"no clip has a label of target_labels={sorted(target_labels)}: there are {labels}")
-            self._target_probability = self._probability * wanted / (self._probability * wanted).sum()
+            self._target_probability = wanted / wanted.sum()
         self.similarities = torch.empty(0)
         self._candidates = torch.arange(n)
         if max_similarity is not None:
@@ -269,7 +273,7 @@ class MixtureDataset(Dataset):
         if self.snr_db is not None:
             return float(random.uniform(*self.snr_db))
         # Equal loudness is an SNR too: that of the two parts once each has the same LUFS.
-        difference = loudness(target, sample_rate=SAMPLE_RATE) - loudness(interference, sample_rate=SAMPLE_RATE)
+        difference = _ungated_loudness(target) - _ungated_loudness(interference)
         energy = target.square().sum() / interference.square().sum()
         return 10 * math.log10(float(energy)) - difference
 
@@ -353,6 +357,15 @@ def mix_batch(batch: dict) -> dict:
     return {**batch, **mixed._asdict()}
 
 
+def _ungated_loudness(waveform: Tensor) -> float:
+    """Loudness in LUFS at 16 kHz; a piece below the gate of -70 LUFS is measured at full scale."""
+    level = loudness(waveform, sample_rate=SAMPLE_RATE)
+    if math.isfinite(level):
+        return level
+    peak = float(waveform.abs().max())
+    return loudness(waveform / peak, sample_rate=SAMPLE_RATE) + 20 * math.log10(peak)
+
+
 def _clip_probability(clips: Sequence[Clip], weights: Sequence[float] | None) -> np.ndarray:
     if weights is None:
         per_label: dict[str, int] = {}
@@ -408,8 +421,11 @@ def write_pairs(path: str | Path, pairs: Sequence[Pair]) -> None:
     writer.writerows((pair.idx, pair.caption, pair.target_path.name, pair.noise_path.name) for pair in pairs)
     path = Path(path)
     temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(buffer.getvalue(), encoding="utf-8")
-    temporary.replace(path)
+    try:
+        temporary.write_text(buffer.getvalue(), encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def load_pair(pair: Pair, *, snr_db: float = 0.0, sample_rate: int = SAMPLE_RATE) -> Mixture:

@@ -124,8 +124,7 @@ class TextEncoder:
         Raises:
             ValueError: when there is no sentence.
         """
-        if isinstance(texts, str) or not len(texts):
-            raise ValueError(f"expected a list of at least one sentence, got {texts!r}")
+        _check_sentences(texts)
         batch = self.tokenizer(
             [normalise_query(text) for text in texts],
             padding=True,
@@ -171,6 +170,7 @@ class TextCache:
 
     def __call__(self, texts: Sequence[str]) -> TextEmbedding:
         """As `TextEncoder.__call__`."""
+        _check_sentences(texts)
         unseen = sorted({text for text in texts} - self._rows.keys())
         if unseen:
             if len(self._rows) + len(unseen) > self.max_sentences:
@@ -183,6 +183,11 @@ class TextCache:
         tokens = nn.utils.rnn.pad_sequence(rows, batch_first=True)  # (B, L, D)
         lengths = torch.tensor([len(row) for row in rows], device=tokens.device)
         return TextEmbedding(tokens, torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None])
+
+
+def _check_sentences(texts: Sequence[str]) -> None:
+    if isinstance(texts, str) or not len(texts):  # a string is a sequence too, of its letters
+        raise ValueError(f"expected a list of at least one sentence, got {texts!r}")
 
 
 def load_text_encoder(name: str = "minilm", *, device: torch.device | str = "cpu") -> TextEncoder:
