@@ -66,6 +66,8 @@ def separate(
     check_query(query)
     _check_output(output, audio)
     waveform, sample_rate = read_audio(audio)
+    if not waveform.any():
+        raise ValueError(f"{audio} is silent from start to end, there is nothing to separate: check the recording")
     separator = load_separator(system, device=device)
     try:
         estimate = separator(waveform, query, sample_rate=sample_rate, generator=torch.Generator().manual_seed(seed))

@@ -161,17 +161,22 @@ def train_masking(
     Raises:
         ValueError: when a corpus, an encoder or a setting is not there; see `fit`.
     """
-    _keep_recipe(recipe, Path(directory), resume=resume)
+    _check_same_recipe(recipe, Path(directory), resume=resume)
     text = load_text_encoder(recipe.text_encoder)
     network_config = replace(SIZES[recipe.size], text_dim=text.dim)
     torch.manual_seed(recipe.seed)  # the initial weights
+    network, objective = ResUNetPlusPlus(network_config), Masking(text, recipe.weights())
+    dataset, validation = training_mixtures(recipe), validation_batches(recipe)
+    # Everything is there: from here on the folder may be written to.
+    Path(directory).mkdir(parents=True, exist_ok=True)
+    write_json(Path(directory) / RECIPE_FILE, asdict(recipe))
     return fit(
-        ResUNetPlusPlus(network_config),
-        Masking(text, recipe.weights()),
-        training_mixtures(recipe),
+        network,
+        objective,
+        dataset,
         directory=directory,
         config=recipe.fit_config(),
-        validation=validation_batches(recipe),
+        validation=validation,
         checkpoint_config={
             "system": "mask",
             "network": network_config.to_dict(),
@@ -248,19 +253,16 @@ def read_recipe(directory: str | Path, objective: str) -> MaskingRecipe:
         raise ValueError(f"{path} is not a recipe of {objective} ({error}): start anew in another folder") from error
 
 
-def _keep_recipe(recipe: MaskingRecipe, directory: Path, *, resume: bool) -> None:
-    """Write the recipe beside the training, or check that a resumed one is the same where it matters."""
-    values = asdict(recipe)
+def _check_same_recipe(recipe: MaskingRecipe, directory: Path, *, resume: bool) -> None:
+    """A resumed training has its own recipe where it matters; a new one has an unused folder."""
     if resume:
-        before = asdict(read_recipe(directory, "masking"))
+        values, before = asdict(recipe), asdict(read_recipe(directory, "masking"))
         changed = [key for key in values if key not in FREE_SETTINGS and values[key] != before[key]]
         if changed:
             was = ", ".join(f"{key}={before[key]!r}" for key in changed)
             raise ValueError(f"{directory} was trained with {was}: resume with the same settings")
     elif (directory / STATE_FILE).exists():  # a recipe alone is of a run that never got as far as a checkpoint
         raise ValueError(f"{directory} holds a training already: resume it (--resume), or choose another folder")
-    directory.mkdir(parents=True, exist_ok=True)
-    write_json(directory / RECIPE_FILE, values)
 
 
 def training_clips(recipe: MaskingRecipe) -> tuple[list[Clip], list[float]]:
