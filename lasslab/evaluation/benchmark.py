@@ -20,7 +20,6 @@ import hashlib
 import importlib.metadata
 import math
 import os
-import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -40,6 +39,7 @@ from lasslab.evaluation.metrics import (
     si_sdr,
     si_sdr_improvement,
 )
+from lasslab.evaluation.provenance import device_name, git_commit
 from lasslab.models.checkpoints import write_json
 from lasslab.models.text import check_query
 from lasslab.signal.audio import SAMPLE_RATE
@@ -352,41 +352,18 @@ def _heading(items: list[dict[str, Any]], corpus: str, snr_db: float) -> str:
 
 
 def _provenance(system: Separator, seed: int, pair_list: str | os.PathLike[str] | None) -> dict[str, Any]:
-    device = getattr(system, "device", torch.device("cpu"))
-    name = f" ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else ""
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "lasslab": _version(),
         "commit": git_commit(),
         "torch": str(torch.__version__),
-        "device": f"{device}{name}",
+        "device": device_name(getattr(system, "device", "cpu")),
         "seed": seed,
         "pair_list": None if pair_list is None else Path(pair_list).name,
         "pair_list_sha256": None if pair_list is None else hashlib.sha256(Path(pair_list).read_bytes()).hexdigest(),
         "constant_gain": "best gain for each item",
         "oracle_mask": f"ratio mask, exponent {CEILING.exponent:g}, {CEILING.n_fft} / {CEILING.hop_length}",
     }
-
-
-def git_commit() -> str | None:
-    """Commit the package runs from, "-modified" when files differ from it; None outside a repository."""
-    root = Path(__file__).resolve().parents[2]
-    if not (root / ".git").exists():
-        return None
-    command = [
-        "git",
-        "-C",
-        str(root),
-        "describe",
-        "--always",
-        "--dirty=-modified",
-        "--abbrev=40",
-        "--exclude=*",
-    ]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
 
 
 def _version() -> str | None:

@@ -352,8 +352,8 @@ BASELINES: dict[str, Callable[[], Separator]] = {
     "oracle-mask": OracleMask,
 }
 
-# config.json of a mask checkpoint: field -> default; "system" and "network" must be given. "recipe" says how it was
-# trained, for people; nothing reads it.
+# config.json of a mask checkpoint: field -> default; "system" and "network" must be given. "recipe" and
+# "provenance" say how it was trained, for people and for the card.
 MASK_FIELDS: dict[str, Any] = {
     "system": "mask",
     "network": {},
@@ -363,6 +363,7 @@ MASK_FIELDS: dict[str, Any] = {
     "hop_length": HOP_LENGTH,
     "top_db": 80.0,
     "recipe": {},
+    "provenance": {},
 }
 
 

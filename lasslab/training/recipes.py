@@ -15,6 +15,7 @@ from torch.utils.data import default_collate
 
 from lasslab.data.corpora import Clip, load_corpus
 from lasslab.data.mixtures import Augmentation, MixtureDataset, mix_batch
+from lasslab.evaluation.provenance import device_name, git_commit
 from lasslab.models.checkpoints import write_json
 from lasslab.models.resunetpp import SIZES, ResUNetPlusPlus
 from lasslab.models.text import load_text_encoder
@@ -68,7 +69,7 @@ class MaskingRecipe:
     loss_sdr: float = 1.0
     loss_si_sdr: float = 0.25
     n_validation: int = 64
-    n_steps: int = 4_000
+    n_steps: int = 3_600
     batch_size: int = 16
     accumulate: int = 1
     learning_rate: float = 1e-3
@@ -186,6 +187,11 @@ def train_masking(
             "hop_length": 256,
             "top_db": 80.0,
             "recipe": asdict(recipe),
+            "provenance": {
+                "commit": git_commit(),
+                "torch": torch.__version__,
+                "device": device_name(None if recipe.device == "auto" else recipe.device),
+            },
         },
         resume=resume,
         progress=progress,

@@ -12,8 +12,9 @@ import torch
 
 from lasslab.data.corpora import Clip
 from lasslab.data.mixtures import MixtureDataset, load_pair, read_pairs
-from lasslab.evaluation import benchmark
-from lasslab.evaluation.benchmark import FLOORS, METRICS, evaluate, git_commit
+from lasslab.evaluation import provenance as provenance_module
+from lasslab.evaluation.benchmark import FLOORS, METRICS, evaluate
+from lasslab.evaluation.provenance import device_name, git_commit
 from lasslab.signal.audio import save_audio
 from lasslab.systems.separation import ConstantGain, MixtureAsEstimate, OracleMask, Silence
 
@@ -176,7 +177,7 @@ def test_json_has_the_documented_shape(pairs, pair_list, tmp_path):
     provenance = found["provenance"]
     assert provenance["pair_list"] == "pairs.csv" and provenance["seed"] == 0
     assert provenance["pair_list_sha256"] == hashlib.sha256(pair_list.read_bytes()).hexdigest()
-    assert provenance["torch"] == torch.__version__ and provenance["device"] == "cpu"
+    assert provenance["torch"] == torch.__version__ and provenance["device"] == device_name("cpu")
     assert {"date", "commit", "lasslab", "snr_db", "sample_rate"} <= provenance.keys()
     with pytest.raises(ValueError, match="no folder"):
         report.save(tmp_path / "missing" / "report.json")
@@ -278,7 +279,7 @@ def test_one_pair_has_no_spread(pairs):
 def test_the_commit_is_that_of_the_package(tmp_path, monkeypatch):
     found = git_commit()
     assert found is None or re.fullmatch(r"[0-9a-f]{40}(-modified)?", found)
-    monkeypatch.setattr(benchmark, "__file__", str(tmp_path / "lasslab" / "evaluation" / "benchmark.py"))
+    monkeypatch.setattr(provenance_module, "__file__", str(tmp_path / "lasslab" / "evaluation" / "provenance.py"))
     assert git_commit() is None
 
 
