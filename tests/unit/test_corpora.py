@@ -189,9 +189,8 @@ def test_synthesised_clips_are_the_clips_of_their_label_and_seed():
 
 
 def test_corpora_of_different_seeds_share_no_clip():
-    keys = [
-        {(clip.label, clip.seed) for clip in load_corpus("synthesis", n_per_class=50, seed=seed)} for seed in range(3)
-    ]
+    corpora = [load_corpus("synthesis", n_per_class=50, seed=seed) for seed in range(3)]
+    keys = [{(clip.label, clip.seed) for clip in clips} for clips in corpora]
     assert not any(a & b for a, b in combinations(keys, 2))
     sources = [clip.source for clip in corpora[0]]
     assert len(set(sources)) == len(sources)
