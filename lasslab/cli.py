@@ -13,6 +13,8 @@ from typing import Annotated
 
 import typer
 
+ClickException = typer.BadParameter.__mro__[2]  # typer keeps its copy of click to itself
+
 app = typer.Typer(
     help="Separate and edit sound with text, and run the course that teaches how.",
     no_args_is_help=True,
@@ -164,9 +166,15 @@ def _join_parameters(arguments: Sequence[str]) -> list[str]:
     while rest:
         word = rest.pop(0)
         joined.append(word)
-        if word in ("-p", "--parameter") and len(rest) >= 2 and "=" not in rest[0]:
+        pair = len(rest) >= 2 and "=" not in rest[0] and not _is_option(rest[1])
+        if word in ("-p", "--parameter") and pair:
             joined.append(f"{rest.pop(0)}={rest.pop(0)}")
     return joined
+
+
+def _is_option(word: str) -> bool:
+    """`-o` or `--preset`, but not a negative number."""
+    return word[:1] == "-" and not word[1:2].isdigit()
 
 
 def _name_and_value(text: str) -> tuple[str, str]:
@@ -196,7 +204,12 @@ def main() -> None:
     """Entry point: errors become one line and an exit code."""
     debug = "--debug" in sys.argv[1:]
     try:
-        app(_join_parameters(sys.argv[1:]))
+        sys.exit(app(_join_parameters(sys.argv[1:]), standalone_mode=False) or 0)
+    except typer.Abort:  # Ctrl-C, or the end of the input, at a prompt
+        sys.exit(130)
+    except ClickException as error:  # an option that does not exist, an argument too few
+        sys.stderr.write(f"lasslab: {error.format_message().rstrip('.')}; see lasslab --help\n")
+        sys.exit(2)
     except (ValueError, RuntimeError, FloatingPointError, OSError) as error:
         if debug:
             raise
