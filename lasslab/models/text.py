@@ -205,7 +205,8 @@ def load_text_encoder(name: str = "minilm", *, device: torch.device | str = "cpu
             are damaged, lack weights, or hold a pickle in place of safetensors.
     """
     source = str(minilm_folder()) if name == "minilm" else name
-    if name != "minilm" and not Path(name).is_dir() and name.count("/") != 1:
+    local = bool(source) and Path(source).is_dir()
+    if not local and name.count("/") != 1:
         raise ValueError(
             f"unknown text encoder {name!r}: use 'minilm', a hub name such as 'google/flan-t5-base', or a model folder"
         )
@@ -214,7 +215,6 @@ def load_text_encoder(name: str = "minilm", *, device: torch.device | str = "cpu
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # a bar for a file that is read in a blink
-    local = Path(source).is_dir()
     try:
         config = AutoConfig.from_pretrained(source, local_files_only=local)
         network = T5EncoderModel if config.model_type in ("t5", "mt5") else AutoModel
