@@ -44,7 +44,13 @@ class Clip:
     fold: int | None = None
 
     def load(self, *, sample_rate: int = SAMPLE_RATE) -> Tensor:
-        """Samples (T,), mono.
+        """Read or make the samples, mixed down to mono.
+
+        Args:
+            sample_rate: Hz.
+
+        Returns:
+            Samples (T,).
 
         Raises:
             ValueError: when the file cannot be read.
@@ -125,6 +131,13 @@ def read_esc50(folder: str | Path, *, folds: Sequence[int] | None = None) -> lis
 
     Reference: K. J. Piczak, "ESC: Dataset for Environmental Sound Classification", ACM Multimedia 2015.
 
+    Args:
+        folder: the dataset's folder.
+        folds: folds to keep; None keeps all.
+
+    Returns:
+        Clips in the table's order.
+
     Raises:
         ValueError: when the table, a column, an audio file or a fold is missing.
     """
@@ -163,6 +176,13 @@ def read_esc50(folder: str | Path, *, folds: Sequence[int] | None = None) -> lis
 
 def read_table(path: str | Path, *, columns: Sequence[str]) -> list[dict[str, str]]:
     """Read a CSV file with a header row that has at least these columns.
+
+    Args:
+        path: the file, in UTF-8.
+        columns: names that must be there, with a value in every row.
+
+    Returns:
+        One dictionary per row.
 
     Raises:
         ValueError: when the file or a column is missing, it has no rows, or a row is short of a value.

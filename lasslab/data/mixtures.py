@@ -397,6 +397,9 @@ def read_pairs(path: str | Path, audio_dir: str | Path) -> list[Pair]:
         path: the CSV.
         audio_dir: folder that holds the files it names.
 
+    Returns:
+        Pairs in the list's order.
+
     Raises:
         ValueError: when the list, a column or an audio file is missing; names the row and the file.
     """

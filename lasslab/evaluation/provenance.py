@@ -9,10 +9,13 @@ import torch
 
 
 def git_commit(folder: str | os.PathLike[str] | None = None) -> str | None:
-    """The commit of a working tree, "-modified" when tracked files differ from it; None outside a repository.
+    """The commit of a working tree.
 
     Args:
         folder: somewhere in the tree; default the one the package runs from.
+
+    Returns:
+        Forty hexadecimal digits, with "-modified" when tracked files differ from it; None outside a repository.
     """
     root = Path(folder) if folder is not None else Path(__file__).resolve().parents[2]
     if folder is None and not (root / ".git").exists():
@@ -25,10 +28,13 @@ def git_commit(folder: str | os.PathLike[str] | None = None) -> str | None:
 
 
 def device_name(device: torch.device | str | None = None) -> str:
-    """A device in words: "cuda, NVIDIA H200" or "cpu, 2 cores, x86_64".
+    """A device in words.
 
     Args:
         device: default the one torch would train on.
+
+    Returns:
+        For example "cuda, NVIDIA H200" or "cpu, 2 cores, x86_64".
     """
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if chosen.type == "cuda":

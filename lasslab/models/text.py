@@ -59,7 +59,13 @@ def normalise_query(text: str) -> str:
 
 
 def check_query(text: str) -> str:
-    """The normalised query, or the reason why it cannot be one.
+    """Normalise a query, or say why it cannot be one.
+
+    Args:
+        text: what the user wrote.
+
+    Returns:
+        The normalised query.
 
     Raises:
         ValueError: when the text is no string, holds no word, or is longer than `MAX_QUERY_CHARACTERS`.
@@ -234,7 +240,10 @@ def load_text_encoder(name: str = "minilm", *, device: torch.device | str = "cpu
 
 @lru_cache(maxsize=1)
 def minilm_folder() -> Path:
-    """Folder of the packaged MiniLM, once the hash of its weights is right: they come from a third party's package.
+    """Find the packaged MiniLM and verify the hash of its weights: they come from a third party's package.
+
+    Returns:
+        Folder with weights, configuration and tokenizer.
 
     Raises:
         ValueError: when the package is missing, or its weights are not the published ones.
@@ -252,6 +261,10 @@ def minilm_folder() -> Path:
 
 def verify_sha256(path: Path, expected: str) -> None:
     """Refuse a file that is not the published one.
+
+    Args:
+        path: the file.
+        expected: its published SHA-256, in hexadecimal.
 
     Raises:
         ValueError: when the file is missing, or its SHA-256 differs.

@@ -59,7 +59,7 @@ def publish(run: str | Path, destination: str | Path, *, report: dict[str, Any])
 def model_card(
     name: str, config: dict[str, Any], training: dict[str, Any], report: dict[str, Any], *, n_parameters: int
 ) -> str:
-    """The card as Markdown.
+    """Write the card.
 
     Args:
         name: of the checkpoint.
@@ -67,6 +67,9 @@ def model_card(
         training: `run.json` of the training.
         report: JSON of `evaluate`.
         n_parameters: of the network.
+
+    Returns:
+        Markdown.
     """
     recipe, made, scored = config["recipe"], config.get("provenance", {}), report["provenance"]
     corpora = recipe["corpus"].split("+")

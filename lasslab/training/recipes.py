@@ -159,6 +159,15 @@ def train_masking(
 ) -> FitResult:
     """Train a masking network as a recipe says, into a folder that `load_separator` reads.
 
+    Args:
+        recipe: everything that decides the run.
+        directory: folder of the training.
+        resume: continue the training in the folder.
+        progress: show a bar.
+
+    Returns:
+        What was reached.
+
     Raises:
         ValueError: when a corpus, an encoder or a setting is not there; see `fit`.
     """
@@ -213,7 +222,14 @@ def train_recipe(
 
 
 def change_recipe(recipe: MaskingRecipe, settings: Sequence[str]) -> MaskingRecipe:
-    """A recipe with settings changed by `key=value` strings, read by the type of the value they replace.
+    """Change settings of a recipe by `key=value` strings, read by the type of the value they replace.
+
+    Args:
+        recipe: left as it is.
+        settings: strings like "n_steps=100".
+
+    Returns:
+        A new recipe.
 
     Raises:
         ValueError: when a key is unknown, a value does not read as its type, or the recipe refuses it.
@@ -243,7 +259,14 @@ def _read_value(key: str, text: str, default: object) -> object:
 
 
 def read_recipe(directory: str | Path, objective: str) -> MaskingRecipe:
-    """The recipe of a training folder.
+    """Read the recipe of a training folder.
+
+    Args:
+        directory: folder of the training.
+        objective: what it trains, a key of `PRESETS`.
+
+    Returns:
+        The recipe.
 
     Raises:
         ValueError: when the folder holds no training of this objective.
