@@ -15,7 +15,7 @@ Notebook 06.
 import hashlib
 import string
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -92,7 +92,7 @@ class TextEncoder:
         name: what `load_text_encoder` was asked for.
     """
 
-    def __init__(self, tokenizer, model: nn.Module, name: str) -> None:
+    def __init__(self, tokenizer: Callable, model: nn.Module, name: str) -> None:
         self.tokenizer = tokenizer
         self.model = model.eval().requires_grad_(False)
         self.name = name
