@@ -105,7 +105,7 @@ def test_three_halvings_and_three_doublings():
     shapes = {}
     for name, module in network.named_modules():
         if isinstance(module, EncoderBlock | DecoderBlock | Stem | ASPP):
-            module.register_forward_hook(lambda _, __, out, name=name: shapes.setdefault(name, tuple(out.shape[1:])))
+            module.register_forward_hook(lambda _, __, out, name=name: shapes.update({name: tuple(out.shape[1:])}))
     network(*inputs(n_frames=32))  # 257 bins: 256 in patches of 2 are 128
     assert shapes["stem"] == (8, 128, 16)
     assert [shapes[f"encoder.{k}"] for k in range(3)] == [(8, 64, 8), (16, 32, 4), (16, 16, 2)]
