@@ -41,7 +41,7 @@ def read_parameters(path: Path | str) -> dict[str, Parameter]:
         try:
             name, default = target.id, ast.literal_eval(node.value)
         except (AttributeError, ValueError):
-            line = ast.unparse(node)
+            line = ast.get_source_segment(source, node)
             raise ValueError(
                 f"{path.name}: the parameters cell holds {line!r}; write only lines of name = plain value"
             ) from None

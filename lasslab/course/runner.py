@@ -40,6 +40,7 @@ PACKAGES = (
 )
 REAL_AUDIO_NOTEBOOKS = ("03", "04", "07")  # run a second time on ESC-50 where its recordings are present
 CELL_TIMEOUT = 1800.0  # seconds
+LOOK_EVERY = 0.5  # seconds
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,7 @@ def _execute(path: Path, values: dict[str, Any], *, timeout: float) -> tuple[Any
             TimeoutError,
             RuntimeError,
         ) as error:  # a cell's time is up; the kernel died, often for want of memory
-            failure = f"{_running_cell(notebook)}: {one_line(type(error).__name__, str(error))}"
+            failure = f"{_last_started(notebook)}: {one_line(type(error).__name__, str(error))}"
     return _without_run_metadata(notebook), failure, peak[0]
 
 
@@ -174,10 +175,40 @@ def _own_kernel() -> Any:
     from lasslab.data.corpora import data_root
 
     manager = AsyncKernelManager(kernel_name="python3", kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))
+    manager.client_factory = _client_class()
     manager.kernel_spec.argv.append("--log-level=ERROR")  # it warns of its local ports on every start
     # A relative data folder means ours; the kernel's working directory is the notebook's folder.
     manager.kernel_spec.env["LASSLAB_DATA"] = str(data_root().resolve())
     return manager
+
+
+def _client_class() -> type:
+    """A kernel client that looks for the reply twice a second instead of waiting to be woken for it.
+
+    nbclient answers an Output widget by sending on the very socket on which it waits for the cell's reply. Sending
+    can swallow the wake-up of a reply that arrives in that moment, and the run would then stand still for good.
+    """
+    from queue import Empty
+
+    from jupyter_client.asynchronous.client import AsyncKernelClient
+    from jupyter_client.channels import AsyncZMQSocketChannel
+    from traitlets import Type
+
+    class LookingChannel(AsyncZMQSocketChannel):
+        async def get_msg(self, timeout: float | None = None) -> dict[str, Any]:
+            deadline = None if timeout is None else time.monotonic() + timeout
+            while True:
+                left = LOOK_EVERY if deadline is None else deadline - time.monotonic()
+                try:
+                    return await super().get_msg(max(0.0, min(LOOK_EVERY, left)))
+                except Empty:
+                    if left <= 0:
+                        raise
+
+    class LookingClient(AsyncKernelClient):
+        shell_channel_class = Type(LookingChannel)
+
+    return LookingClient
 
 
 @contextlib.contextmanager
@@ -212,13 +243,9 @@ def _memory_of(pid: int) -> int:
     return 0
 
 
-def _running_cell(notebook: Any) -> str:
-    for index, cell in enumerate(notebook.cells):
-        if cell.metadata.get("papermill", {}).get("exception") or (
-            cell.cell_type == "code" and cell.execution_count is None and cell.source.strip()
-        ):
-            return f"cell {index + 1}"
-    return "after the last cell"
+def _last_started(notebook: Any) -> str:
+    started = [i for i, cell in enumerate(notebook.cells) if cell.metadata.get("papermill", {}).get("start_time")]
+    return f"cell {started[-1] + 1}" if started else "before the first cell"
 
 
 def _without_run_metadata(notebook: Any) -> Any:
