@@ -48,6 +48,7 @@ def notebook_page(notebook: Any, *, title: str) -> str:
 
     notebook = copy.deepcopy(notebook)
     notebook.metadata["title"] = title
+    notebook.metadata.pop("widgets", None)
     for output in (output for cell in notebook.cells for output in cell.get("outputs", [])):
         if WIDGET_VIEW in output.get("data", {}):
             output.data = {"text/html": WIDGET_NOTE}

@@ -183,16 +183,22 @@ def _own_kernel() -> Any:
 
 
 def _client_class() -> type:
-    """A kernel client that looks for the reply twice a second instead of waiting to be woken for it.
+    """A kernel client whose shell channel is `_looking_channel`."""
+    from jupyter_client.asynchronous.client import AsyncKernelClient
+    from traitlets import Type
+
+    return type("LookingClient", (AsyncKernelClient,), {"shell_channel_class": Type(_looking_channel())})
+
+
+def _looking_channel() -> type:
+    """A channel that looks for a message twice a second instead of waiting to be woken for it.
 
     nbclient answers an Output widget by sending on the very socket on which it waits for the cell's reply. Sending
     can swallow the wake-up of a reply that arrives in that moment, and the run would then stand still for good.
     """
     from queue import Empty
 
-    from jupyter_client.asynchronous.client import AsyncKernelClient
     from jupyter_client.channels import AsyncZMQSocketChannel
-    from traitlets import Type
 
     class LookingChannel(AsyncZMQSocketChannel):
         async def get_msg(self, timeout: float | None = None) -> dict[str, Any]:
@@ -205,10 +211,7 @@ def _client_class() -> type:
                     if left <= 0:
                         raise
 
-    class LookingClient(AsyncKernelClient):
-        shell_channel_class = Type(LookingChannel)
-
-    return LookingClient
+    return LookingChannel
 
 
 @contextlib.contextmanager

@@ -405,3 +405,42 @@ def test_page_of_a_widget_says_that_it_is_interactive():
 )
 def test_declared_limits_are_read_in_seconds_and_megabytes(text, amount):
     assert read_amount(text) == amount
+
+
+# The kernel client.
+
+
+def test_reply_is_found_although_its_wake_up_was_swallowed():
+    import asyncio
+
+    import zmq
+    import zmq.asyncio
+    from jupyter_client.session import Session
+
+    class Deaf(zmq.asyncio.Socket):
+        """Tells what is there when asked, and sleeps through what arrives meanwhile."""
+
+        async def poll(self, timeout=None, flags=zmq.POLLIN):
+            ready = zmq.Socket.shadow(self.underlying).poll(0)
+            if not ready:
+                await asyncio.sleep(timeout / 1000)
+            return ready
+
+    async def exchange() -> str:
+        context = zmq.asyncio.Context()
+        ours, theirs = Deaf(context, zmq.DEALER), context.socket(zmq.DEALER)
+        port = theirs.bind_to_random_port("tcp://127.0.0.1")
+        ours.connect(f"tcp://127.0.0.1:{port}")
+        session = Session(key=b"test")
+        channel = runner._looking_channel()(ours, session)
+        waiting = asyncio.create_task(channel.get_msg(timeout=20))
+        await asyncio.sleep(0.1)
+        session.send(theirs, "execute_reply", {"status": "ok"})
+        try:
+            return (await asyncio.wait_for(waiting, 5))["msg_type"]
+        finally:
+            ours.close(linger=0)
+            theirs.close(linger=0)
+            context.term()
+
+    assert asyncio.run(exchange()) == "execute_reply"
