@@ -79,6 +79,7 @@ def show(figure: Figure, *, alt: str, caption: str = "") -> None:
     from IPython.display import display
 
     if not alt.strip():
+        plt.close(figure)
         raise ValueError("a picture needs alt text; say in a sentence what there is to see")
     png = _small_png(figure)
     plt.close(figure)
@@ -186,6 +187,8 @@ def waveforms(sounds: Panels, *, alt: str, sample_rate: int = 16_000, caption: s
     import matplotlib.pyplot as plt
 
     arrays = {name: _as_array(sound) for name, sound in sounds.items()}
+    if not arrays:
+        raise ValueError("nothing to plot; give at least one waveform (T,)")
     for name, array in arrays.items():
         if array.ndim != 1:
             raise ValueError(f"waveform {name!r} must be (T,), got {array.shape}; pick a channel or mix down")
