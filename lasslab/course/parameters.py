@@ -26,6 +26,12 @@ class Parameter:
 def read_parameters(path: Path | str) -> dict[str, Parameter]:
     """Read the cell tagged `parameters`: lines of ``name = literal``, some with a comment ``# one of: a, b``.
 
+    Args:
+        path: the notebook.
+
+    Returns:
+        Name -> parameter, in the order of the cell.
+
     Raises:
         ValueError: no such notebook, no such cell, or a value that is derived rather than plain.
     """
@@ -52,7 +58,13 @@ def read_parameters(path: Path | str) -> dict[str, Parameter]:
 def check_parameters(path: Path | str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return `given` with every value in its parameter's type, or refuse it.
 
-    An int is accepted where the default is a float; a list's elements follow the default's first element.
+    Args:
+        path: the notebook.
+        given: name -> value. An int is accepted where the default is a float; a list's elements follow the default's
+            first element.
+
+    Returns:
+        Name -> value, for the given names only.
 
     Raises:
         ValueError: an unknown name (near ones are named), a wrong type, or a value outside the choices.
@@ -70,7 +82,12 @@ def check_parameters(path: Path | str, given: Mapping[str, Any]) -> dict[str, An
 def parse_parameters(path: Path | str, strings: Mapping[str, str]) -> dict[str, Any]:
     """Turn command-line strings into parameter values by the type of each default, and check them.
 
-    Lists are written as in YAML, ``[-15, 15]``.
+    Args:
+        path: the notebook.
+        strings: name -> text; lists are written as in YAML, ``[-15, 15]``.
+
+    Returns:
+        Name -> value, checked.
 
     Raises:
         ValueError: as `check_parameters`, or a string that does not read as the type.
@@ -82,6 +99,13 @@ def parse_parameters(path: Path | str, strings: Mapping[str, str]) -> dict[str, 
 
 def read_preset(path: Path | str, preset: str) -> dict[str, Any]:
     """Return the parameters that ``presets/<preset>.yml``, beside the notebook, gives this notebook.
+
+    Args:
+        path: the notebook.
+        preset: the name of the preset.
+
+    Returns:
+        Name -> value, checked; empty when the preset leaves this notebook at its defaults.
 
     Raises:
         ValueError: no such preset, no section for this notebook in it, or one that does not fit the notebook.

@@ -98,6 +98,9 @@ def course_page(results: Sequence[RunResult], *, base: Path, planned: int, machi
         base: the folder that index.html goes to; links are relative to it.
         planned: how many runs there will be.
         machine: one line about commit and device, for the foot of the page.
+
+    Returns:
+        HTML that needs no other file and no network.
     """
     style = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
     passed = sum(result.passed for result in results)

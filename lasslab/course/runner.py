@@ -134,6 +134,11 @@ def _execute(path: Path, values: dict[str, Any], *, timeout: float) -> tuple[Any
     Papermill's own pieces, without its last step, which takes an error that a cell shows on purpose (tag
     `raises-exception`) for a failure and lets an error inside a widget pass: `find_failure` judges instead.
 
+    Args:
+        path: the notebook.
+        values: what replaces its parameters' defaults.
+        timeout: seconds that any one cell may take.
+
     Returns:
         The notebook as far as it got, why the kernel or a cell's time gave out ("" if neither), peak bytes.
     """
@@ -353,6 +358,12 @@ def write_atomically(path: Path, text: str) -> None:
 def find_notebook(name: Path | str) -> Path:
     """A notebook by its path, or by its number or name in the course: ``04`` or ``04_cosine_filtering``.
 
+    Args:
+        name: path, number or name.
+
+    Returns:
+        The path of the notebook.
+
     Raises:
         ValueError: there is no such notebook, or more than one.
     """
@@ -374,6 +385,12 @@ def course_plan(notebooks: Path | str) -> list[tuple[Path, str, dict[str, Any]]]
     """Return every run of the course in order: (notebook, name of the run, parameters).
 
     Notebooks 03, 04 and 07 run a second time with ``corpus="esc50"`` where ESC-50's recordings are present.
+
+    Args:
+        notebooks: the folder of the course.
+
+    Returns:
+        The runs, in order.
 
     Raises:
         ValueError: the folder holds no numbered notebooks.
@@ -419,7 +436,8 @@ def run_course(
     if not plan:
         raise ValueError(f"no notebook begins with {' or '.join(only)} in {notebooks}")
     made = provenance(Path(notebooks).resolve())
-    machine = f"Commit {made['commit']}, {made['device']}, Python {made['python']}, {made['platform']}."
+    commit = f"Commit {made['commit']}" if made["commit"] else "Outside of a repository"
+    machine = f"{commit}; {made['device']}; Python {made['python']}; {made['platform']}."
     results: list[RunResult] = []
     for path, name, parameters in plan:
         result = _run_or_refuse(path, parameters, folder / name, allow_undone=allow_undone)

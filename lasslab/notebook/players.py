@@ -65,6 +65,13 @@ def common_gain(sounds: Mapping[str, np.ndarray]) -> float:
 def to_mp3(samples: np.ndarray, *, sample_rate: int) -> bytes:
     """Encode mono samples (T,) in [-1, 1] as a small MP3 of variable bit rate.
 
+    Args:
+        samples: (T,).
+        sample_rate: Hz, one that MP3 knows.
+
+    Returns:
+        The file's bytes.
+
     Raises:
         ValueError: MP3 has no such sample rate.
     """

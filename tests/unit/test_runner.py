@@ -444,3 +444,17 @@ def test_reply_is_found_although_its_wake_up_was_swallowed():
             context.term()
 
     assert asyncio.run(exchange()) == "execute_reply"
+
+
+# Naming a notebook.
+
+
+def test_notebook_is_found_by_path_number_or_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = write_notebook(tmp_path / "notebooks")
+    assert runner.find_notebook(path) == path
+    assert runner.find_notebook("04").resolve() == runner.find_notebook("04_test").resolve() == path
+    with pytest.raises(ValueError, match="no notebook '05' in notebooks; it has 04_test"):
+        runner.find_notebook("05")
+    with pytest.raises(ValueError, match="no notebook at lost.ipynb"):
+        runner.find_notebook("lost.ipynb")
