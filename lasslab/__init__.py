@@ -42,6 +42,7 @@ _HOMES = {
 
 __all__ = [*_HOMES, "plot", "__version__"]
 
+
 def __getattr__(name: str) -> Any:
     """Load a public name from its module on first use (PEP 562)."""
     if name == "plot":
