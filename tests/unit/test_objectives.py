@@ -265,6 +265,10 @@ def test_validation_gives_figures_per_example():
     assert figures["sdr"].tolist() == pytest.approx([3.01] * 3, abs=0.05)
     assert figures["sdri"].tolist() == pytest.approx([3.01] * 3, abs=0.05)
     assert figures["si_sdr"].tolist() == pytest.approx([0.0] * 3, abs=0.05)
+    # a target twice as strong: |s|^2 / (|s|^2 / 4 + |s|^2 / 16)
+    figures = Masking(LetterEncoder()).validate(Constant(0.5), batch(snr_db=20 * math.log10(2), n_samples=32_000))
+    expected = {"sdr": 10 * math.log10(3.2), "sdri": 10 * math.log10(0.8), "si_sdr": 20 * math.log10(2)}
+    assert {name: pytest.approx(value.mean().item(), abs=0.05) for name, value in figures.items()} == expected
 
 
 def test_pictures_share_the_mixture_s_scale():
