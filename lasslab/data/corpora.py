@@ -61,8 +61,16 @@ class Clip:
 
 
 def data_root() -> Path:
-    """Folder of corpora in their published layouts: `LASSLAB_DATA`, or `data/corpora`."""
-    return Path(os.environ.get("LASSLAB_DATA") or Path("data") / "corpora")
+    """Folder of corpora in their published layouts.
+
+    Returns:
+        `LASSLAB_DATA` when it is set; else `data/corpora` of the repository the package is installed from, whatever the
+        working directory (a notebook's is its own folder); else `data/corpora` of the working directory.
+    """
+    if named := os.environ.get("LASSLAB_DATA"):
+        return Path(named).expanduser()
+    repository = Path(__file__).resolve().parents[2]
+    return (repository if (repository / "notebooks").is_dir() else Path()) / "data" / "corpora"
 
 
 def load_corpus(

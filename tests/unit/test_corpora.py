@@ -8,6 +8,7 @@ import pytest
 import soundfile
 import torch
 
+from lasslab.data import corpora
 from lasslab.data.captions import ESC50_CAPTIONS
 from lasslab.data.corpora import data_root, load_corpus, read_esc50, read_table
 from lasslab.data.synthesis import EVENT_CLASSES, synthesise
@@ -82,7 +83,8 @@ def test_the_data_root_comes_from_the_environment(tmp_path, monkeypatch):
     assert data_root() == tmp_path
     assert len(load_corpus("esc50")) == len(CLIPS)
     monkeypatch.setenv("LASSLAB_DATA", "")
-    assert data_root() == Path("data") / "corpora"
+    repository = Path(corpora.__file__).resolve().parents[2]
+    assert data_root() == repository / "data" / "corpora", "the same from every working directory"
 
 
 def test_a_missing_dataset_says_where_it_was_sought(tmp_path):
