@@ -11,11 +11,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import platform
-import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,6 +23,7 @@ from typing import Any
 
 from lasslab.course.outputs import collect_metrics, find_failure, one_line, read_declared, read_title
 from lasslab.course.parameters import check_parameters, read_parameters, read_preset
+from lasslab.signal.files import write_text
 
 PACKAGES = (
     "lasslab",
@@ -272,6 +270,8 @@ def provenance(folder: Path) -> dict[str, Any]:
     """Return what a number needs beside it: commit, package versions, device, Python and platform."""
     import importlib.metadata as metadata
 
+    from lasslab.evaluation.provenance import device_name, git_commit
+
     def version(package: str) -> str | None:
         try:
             return metadata.version(package)
@@ -279,31 +279,12 @@ def provenance(folder: Path) -> dict[str, Any]:
             return None
 
     return {
-        "commit": _commit(folder),
+        "commit": git_commit(folder),
         "versions": {package: version(package) for package in PACKAGES},
-        "device": _device(),
+        "device": device_name(),
         "python": platform.python_version(),
         "platform": platform.platform(),
     }
-
-
-def _commit(folder: Path) -> str | None:
-    """The commit of the repository around `folder`, marked when files differ from it; None outside of one."""
-    try:
-        git = ["git", "-C", str(folder)]
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return f"{commit}-modified" if changed.stdout.strip() else commit
-
-
-def _device() -> str:
-    import torch
-
-    if torch.cuda.is_available():
-        return f"cuda, {torch.cuda.get_device_name()}"
-    return f"cpu, {os.cpu_count()} cores"
 
 
 def _write_outputs(notebook: Any, result: RunResult, *, source: Path) -> None:
@@ -318,8 +299,9 @@ def _write_outputs(notebook: Any, result: RunResult, *, source: Path) -> None:
     }
     if result.run_json is not None:
         texts[result.run_json] = json.dumps(run_record(result, source=source), indent=2) + "\n"
+    result.notebook.parent.mkdir(parents=True, exist_ok=True)
     for file, text in texts.items():
-        write_atomically(file, text)
+        write_text(file, text)
     for stale in result.notebook.parent.glob(f"{result.name}.failed.*") if result.passed else ():
         stale.unlink()
 
@@ -338,21 +320,6 @@ def run_record(result: RunResult, *, source: Path) -> dict[str, Any]:
         "declared": result.declared,
         "metrics": result.metrics,
     }
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file beside its place and rename it there, so that nobody ever sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, suffix=".part", delete=False) as file:
-        temporary = Path(file.name)
-        try:
-            file.write(text)
-            file.flush()
-            temporary.chmod(0o644)
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
 
 
 def find_notebook(name: Path | str) -> Path:
@@ -445,7 +412,8 @@ def run_course(
         verdict = "passed" if result.passed else f"FAILED  {result.error}"
         say(f"{name:<32} {result.seconds:7.1f} s {result.peak_memory_mb:8.0f} MB  {verdict}")
         page = course_page(results, base=folder, planned=len(plan), machine=machine)
-        write_atomically(folder / "index.html", page)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / "index.html", page)
     return results
 
 

@@ -25,6 +25,7 @@ from torch.utils.data import Dataset
 
 from lasslab.data.corpora import Clip, read_table
 from lasslab.signal.audio import SAMPLE_RATE, fit_length, load_audio, loudness, resample
+from lasslab.signal.files import write_text
 from lasslab.signal.spectral import stft
 
 PAIR_COLUMNS = ("idx", "caption", "src_wav", "noise_wav")
@@ -422,13 +423,7 @@ def write_pairs(path: str | Path, pairs: Sequence[Pair]) -> None:
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(PAIR_COLUMNS)
     writer.writerows((pair.idx, pair.caption, pair.target_path.name, pair.noise_path.name) for pair in pairs)
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        temporary.write_text(buffer.getvalue(), encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_text(path, buffer.getvalue())
 
 
 def load_pair(pair: Pair, *, snr_db: float = 0.0, sample_rate: int = SAMPLE_RATE) -> Mixture:

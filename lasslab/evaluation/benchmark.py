@@ -40,9 +40,9 @@ from lasslab.evaluation.metrics import (
     si_sdr_improvement,
 )
 from lasslab.evaluation.provenance import device_name, git_commit
-from lasslab.models.checkpoints import write_json
 from lasslab.models.text import check_query
 from lasslab.signal.audio import SAMPLE_RATE
+from lasslab.signal.files import write_json
 from lasslab.systems.separation import OracleMask, Separator
 
 METRICS = ("sdr", "sdri", "si_sdr", "si_sdri")

@@ -7,7 +7,7 @@ Files are written beside their final name and then renamed: a reader never sees 
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +15,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
+
+from lasslab.signal.files import write_atomically, write_json
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -63,34 +65,6 @@ def find_checkpoint(name_or_dir: str | os.PathLike[str]) -> Path:
     known = ", ".join(list_checkpoints()) or "none"
     where = f"neither a folder nor a name under {checkpoint_root()}"
     raise ValueError(f"no checkpoint {str(name_or_dir)!r}: {where} (there: {known})")
-
-
-def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], None]) -> None:
-    """Call `write` on a temporary path in the same folder, then rename it to `path`.
-
-    On any failure the temporary file is removed and what was at `path` is left as it was.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_json(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
-    """Write `content` (JSON values, tuples and dataclasses) as indented JSON, atomically.
-
-    Args:
-        path: file to write.
-        content: an object.
-
-    Raises:
-        ValueError: a number in it is NaN or infinite, which JSON cannot hold.
-    """
-    text = json.dumps(content, indent=2, allow_nan=False, default=dataclasses.asdict) + "\n"
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def save_network(

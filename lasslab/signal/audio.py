@@ -7,13 +7,13 @@ importing the package stays quick.
 
 import io
 import math
-import os
-import uuid
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from lasslab.signal.files import write_atomically
 
 SAMPLE_RATE = 16_000
 LOUDNESS_BLOCK = 0.4  # seconds, ITU-R BS.1770
@@ -106,14 +106,10 @@ def save_audio(path: str | Path, waveform: Tensor, *, sample_rate: int) -> None:
     _check_destination(path)
     check_waveform(waveform, name=f"the waveform for {path}")
     encoded = _encode(path, waveform, sample_rate)
-    temporary = path.parent / f".{uuid.uuid4().hex}.part"
     try:
-        temporary.write_bytes(encoded)
-        os.replace(temporary, path)
+        write_atomically(path, lambda temporary: temporary.write_bytes(encoded))
     except OSError as error:
         raise ValueError(f"{path} cannot be written ({error.strerror}): check space and rights") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def resample(waveform: Tensor, *, orig_rate: int, new_rate: int) -> Tensor:

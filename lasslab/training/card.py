@@ -13,7 +13,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lasslab.models.checkpoints import load_weights, read_config, save_network, write_atomically
+from lasslab.models.checkpoints import load_weights, read_config, save_network
+from lasslab.signal.files import write_text
 from lasslab.systems.separation import load_separator
 from lasslab.training.recipes import MASKING_PRESETS
 
@@ -52,7 +53,7 @@ def publish(run: str | Path, destination: str | Path, *, report: dict[str, Any])
     load_weights(network, destination)  # what was written can be read back
     n_parameters = sum(parameter.numel() for parameter in network.parameters())
     card = model_card(destination.name, config, training, report, n_parameters=n_parameters)
-    write_atomically(destination / CARD_FILE, lambda temporary: temporary.write_text(card, encoding="utf-8"))
+    write_text(destination / CARD_FILE, card)
     return destination
 
 

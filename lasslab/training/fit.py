@@ -27,7 +27,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from lasslab.models.checkpoints import save_network, write_atomically, write_json
+from lasslab.models.checkpoints import save_network
+from lasslab.signal.files import write_atomically, write_json, write_text
 from lasslab.training.objectives import Objective
 
 STATE_FILE = "training_state.pt"
@@ -472,7 +473,7 @@ class _Run:
     def _rewrite_history(self) -> None:
         text = "".join(json.dumps(row) + "\n" for row in self.history)
         path = self.directory / "history.jsonl"
-        write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+        write_text(path, text)
 
 
 def _due(step: int, every: int) -> bool:

@@ -16,9 +16,9 @@ from torch.utils.data import default_collate
 from lasslab.data.corpora import Clip, load_corpus
 from lasslab.data.mixtures import Augmentation, MixtureDataset, mix_batch
 from lasslab.evaluation.provenance import device_name, git_commit
-from lasslab.models.checkpoints import write_json
 from lasslab.models.resunetpp import SIZES, ResUNetPlusPlus
 from lasslab.models.text import load_text_encoder
+from lasslab.signal.files import write_json
 from lasslab.training.fit import STATE_FILE, FitConfig, FitResult, fit
 from lasslab.training.objectives import Masking, MaskingWeights
 

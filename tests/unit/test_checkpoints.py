@@ -214,12 +214,6 @@ def test_an_int_is_a_float_and_a_list_a_tuple():
     check_fields({"anything": 3}, {"anything": None}, path="config.json")
 
 
-def test_json_holds_no_nan(tmp_path):
-    with pytest.raises(ValueError):
-        checkpoints.write_json(tmp_path / "x.json", {"loss": float("nan")})
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_find_checkpoint_by_name_or_path(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("LASSLAB_CHECKPOINTS", str(tmp_path))
     monkeypatch.chdir(tmp_path)

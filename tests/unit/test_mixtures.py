@@ -1,6 +1,7 @@
 """Mixtures: levels against their formulas, the filter against its definition, pair lists against AudioSep's rules."""
 
 import math
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -524,10 +525,10 @@ def test_a_list_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch)
     path = tmp_path / "pairs.csv"
     path.write_text("the old list")
 
-    def fail(self, target):
+    def fail(*arguments, **keywords):
         raise OSError("disk full")
 
-    monkeypatch.setattr(Path, "replace", fail)
+    monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(OSError, match="disk full"):
         write_pairs(path, [Pair("0", "a", Path("a.wav"), Path("b.wav"))])
     assert path.read_text() == "the old list" and [entry.name for entry in tmp_path.iterdir()] == ["pairs.csv"]

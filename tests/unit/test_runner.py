@@ -298,20 +298,6 @@ def test_undone_exercise_fails_except_in_the_student_edition(tmp_path):
     assert runner.run_notebook(path, output_dir=tmp_path / "out", allow_undone=True).passed
 
 
-def test_failing_write_leaves_the_old_file_and_no_half_of_the_new(tmp_path, monkeypatch):
-    file = tmp_path / "index.html"
-    runner.write_atomically(file, "old")
-
-    def full_disk(*arguments):
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr(runner.os, "replace", full_disk)
-    with pytest.raises(OSError, match="no space"):
-        runner.write_atomically(file, "new")
-    assert file.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [file]
-
-
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), "loud", [1.0, 2.0], None])
 def test_record_takes_one_finite_number(value):
     with pytest.raises(ValueError, match="one finite number"):

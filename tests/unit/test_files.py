@@ -1,0 +1,54 @@
+"""Files are written whole or not at all."""
+
+import json
+import os
+from dataclasses import dataclass
+
+import pytest
+
+from lasslab.signal import files
+
+
+def test_a_failing_rename_leaves_the_old_file_and_no_half_of_the_new(tmp_path, monkeypatch):
+    path = tmp_path / "index.html"
+    files.write_text(path, "old")
+
+    def full_disk(*arguments):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(files.os, "replace", full_disk)
+    with pytest.raises(OSError, match="no space"):
+        files.write_text(path, "new")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_writer_that_fails_half_way_leaves_nothing(tmp_path):
+    def write(temporary):
+        temporary.write_bytes(b"half")
+        raise RuntimeError("interrupted")
+
+    with pytest.raises(RuntimeError, match="interrupted"):
+        files.write_atomically(tmp_path / "weights", write)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_file_is_readable_by_others_as_the_umask_says(tmp_path):
+    before = os.umask(0o022)
+    try:
+        files.write_text(tmp_path / "page.html", "text")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "page.html").stat().st_mode & 0o777 == 0o644
+
+
+def test_json_takes_tuples_and_dataclasses_and_refuses_nan(tmp_path):
+    @dataclass
+    class Size:
+        width: tuple[int, int]
+
+    files.write_json(tmp_path / "a.json", {"size": Size((1, 2)), "name": "ü"})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"size": {"width": [1, 2]}, "name": "ü"}
+    with pytest.raises(ValueError):
+        files.write_json(tmp_path / "b.json", {"loss": float("nan")})
+    assert not (tmp_path / "b.json").exists()
