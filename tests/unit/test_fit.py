@@ -215,24 +215,34 @@ def test_gradients_are_clipped(tmp_path):
 
 
 def test_the_moving_average_is_its_recursion(tmp_path):
-    model, seen = linear(), []
+    """Of weights and of batch norm's statistics alike: a network needs the statistics of its own weights."""
+    torch.manual_seed(0)
+    model, seen = nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 1)), []
+
+    def remember() -> None:
+        seen.append({name: value.clone() for name, value in model.state_dict().items()})
 
     class Watching(Regression):
         def loss(self, network, batch, generator):
-            seen.append(network.weight.detach().clone())
+            remember()
             return super().loss(network, batch, generator)
 
     config = replace(CONFIG, accumulate=1, n_steps=8, ema_decay=0.3)
     train(tmp_path / "run", config=config, model=model, objective=Watching())
-    weights = [*seen[1:], model.weight.detach()]  # after each step
-    average = weights[0]
-    for count, value in enumerate(weights[1:], start=1):
+    remember()
+    average = seen[1]  # after the first step
+    for count, value in enumerate(seen[2:], start=1):
         keep = min(0.3, (1 + count) / (10 + count))
-        average = keep * average + (1 - keep) * value
-    shipped = linear(seed=9)
+        average = {name: keep * average[name] + (1 - keep) * value[name] for name in average}
+    shipped = nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 1))
     load_weights(shipped, tmp_path / "run" / "last")
-    assert torch.allclose(shipped.weight, average, atol=1e-6)
-    assert not torch.allclose(shipped.weight, model.weight, atol=1e-4), "fit leaves the last weights in the network"
+    for name, value in shipped.state_dict().items():
+        if name == "0.num_batches_tracked":
+            assert value == 8
+            continue
+        assert torch.allclose(value, average[name], atol=1e-6), name
+    for name in ("1.weight", "0.running_mean"):  # the network itself keeps its last ones
+        assert not torch.allclose(shipped.state_dict()[name], model.state_dict()[name], atol=1e-4)
 
 
 def test_without_an_average_the_weights_themselves_are_shipped(tmp_path):
