@@ -167,6 +167,8 @@ def _execute(path: Path, values: dict[str, Any], *, timeout: float) -> tuple[Any
             RuntimeError,
         ) as error:  # a cell's time is up; the kernel died, often for want of memory
             failure = f"{_last_started(notebook)}: {one_line(type(error).__name__, str(error))}"
+        finally:
+            _shut_down(manager)
     return _without_run_metadata(notebook), failure, peak[0]
 
 
@@ -183,6 +185,14 @@ def _own_kernel() -> Any:
     # A relative data folder means ours; the kernel's working directory is the notebook's folder.
     manager.kernel_spec.env["LASSLAB_DATA"] = str(data_root().resolve())
     return manager
+
+
+def _shut_down(manager: Any) -> None:
+    """End the kernel. nbclient leaves one that it was given running, with a gigabyte of tensors in it."""
+    from jupyter_core.utils import run_sync
+
+    if manager.has_kernel:
+        run_sync(manager.shutdown_kernel)(now=True)
 
 
 def _client_class() -> type:

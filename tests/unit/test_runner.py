@@ -444,3 +444,17 @@ def test_notebook_is_found_by_path_number_or_name(tmp_path, monkeypatch):
         runner.find_notebook("05")
     with pytest.raises(ValueError, match="no notebook at lost.ipynb"):
         runner.find_notebook("lost.ipynb")
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_kernel_ends_with_its_run(tmp_path, fails):
+    import psutil
+
+    path = write_notebook(tmp_path, f"import os\nopen('pid', 'w').write(str(os.getpid()))\nassert not {fails}")
+    if fails:
+        with pytest.raises(RuntimeError):
+            runner.run_notebook(path, output_dir=tmp_path / "out")
+    else:
+        runner.run_notebook(path, output_dir=tmp_path / "out")
+    pid = int((tmp_path / "pid").read_text())
+    assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
