@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import platform
 import sys
 import threading
@@ -184,6 +185,8 @@ def _own_kernel() -> Any:
     manager.kernel_spec.argv.append("--log-level=ERROR")  # it warns of its local ports on every start
     # A relative data folder means ours; the kernel's working directory is the notebook's folder.
     manager.kernel_spec.env["LASSLAB_DATA"] = str(data_root().resolve())
+    # Threads that wait asleep: spinning ones slow a small training tenfold where a browser wants the cores as well.
+    manager.kernel_spec.env["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")
     return manager
 
 
