@@ -26,6 +26,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lasslab.models.patches import check_inputs, from_patches, to_patches
+
 
 @dataclass(frozen=True)
 class ResUNetPlusPlusConfig:
@@ -276,12 +278,10 @@ class ResUNetPlusPlus(nn.Module):
         Raises:
             ValueError: when a shape does not fit the configuration.
         """
-        self._check(scaled, tokens, token_mask)
-        n_bins, n_frames = scaled.shape[-2:]
+        check_inputs(scaled, tokens, token_mask, text_dim=self.config.text_dim)
         tokens = self.text_projection(tokens)
-        x = self._patches(scaled)
+        x = self.stem(to_patches(scaled, patch=self.config.patch, n_halvings=len(self.encoder)))
         skips = []
-        x = self.stem(x)
         for block in self.encoder:
             skips.append(x)
             x = block(x, tokens, token_mask)
@@ -289,35 +289,5 @@ class ResUNetPlusPlus(nn.Module):
         for block in self.decoder:
             x = block(x, skips.pop(), tokens, token_mask)
         x = self.final_aspp(self.final_cross_attention(x, tokens, token_mask))
-        mask = F.pixel_shuffle(self.mask(x).contiguous(), self.config.patch)[:, 0]  # (B, F', N')
-        mask = F.pad(mask, (0, 0, 0, max(n_bins - mask.shape[1], 0)), mode="replicate")
-        return torch.sigmoid(mask[:, :n_bins, :n_frames])
-
-    def _patches(self, scaled: Tensor) -> Tensor:
-        """(B, F, N) -> (B, patch^2 + 1, F', N'): bins as channels, and the height of each bin in [-1, 1].
-
-        Both axes become multiples of 8 patch, so that three halvings and three doublings meet. An n_fft that is a power
-        of two has one bin too many (Nyquist): it is left out, and takes its neighbour's mask.
-        """
-        multiple = 8 * self.config.patch
-        n_bins, n_frames = scaled.shape[-2:]
-        bins = n_bins - 1 if n_bins % multiple == 1 and n_bins > 1 else n_bins
-        padded = F.pad(scaled[:, None, :bins], (0, -n_frames % multiple, 0, -bins % multiple))  # (B, 1, 8pH, 8pW)
-        patches = F.pixel_unshuffle(padded, self.config.patch)
-        height = torch.linspace(-1, 1, patches.shape[2], device=patches.device, dtype=patches.dtype)
-        height = height[None, None, :, None].expand(patches.shape[0], 1, -1, patches.shape[3])
-        return torch.cat([patches, height], dim=1).contiguous(memory_format=torch.channels_last)
-
-    def _check(self, scaled: Tensor, tokens: Tensor, token_mask: Tensor) -> None:
-        if scaled.ndim != 3:
-            raise ValueError(f"scaled must be (batch, bins, frames), got shape {tuple(scaled.shape)}")
-        if tokens.ndim != 3 or tokens.shape[-1] != self.config.text_dim:
-            raise ValueError(
-                f"tokens must be (batch, tokens, {self.config.text_dim}), got {tuple(tokens.shape)}: "
-                "use the text encoder the network was made for"
-            )
-        if token_mask.shape != tokens.shape[:2] or len(scaled) != len(tokens):
-            raise ValueError(
-                f"batches disagree: spectrogram {tuple(scaled.shape)}, tokens {tuple(tokens.shape)}, "
-                f"token mask {tuple(token_mask.shape)}"
-            )
+        mask = from_patches(self.mask(x), patch=self.config.patch, shape=scaled.shape[-2:])  # (B, 1, F, N)
+        return torch.sigmoid(mask[:, 0])
