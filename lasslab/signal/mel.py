@@ -1,4 +1,4 @@
-"""Mel spectrograms, and back from a magnitude to a waveform without its phase.
+"""Mel spectrograms, and the way back: from mel to a magnitude, and from that to a waveform without its phase.
 
 Conventions: magnitudes, not powers; Slaney's mel scale with filters of unit area, which is librosa's default;
 natural logarithm with a floor. The defaults are FlowSep's and AudioLDM's features, but for the edges: those
@@ -149,6 +149,66 @@ def log_mel_spectrogram(waveform: Tensor, config: MelConfig | None = None) -> Te
     return mel_spectrogram(waveform, config).clamp_min(config.floor).log()
 
 
+def mel_to_magnitude(mel: Tensor, config: MelConfig | None = None, *, n_iter: int = 30) -> Tensor:
+    """A magnitude spectrogram whose mel is nearly the one asked for.
+
+    A_0 = max(W^+ mel, floor),  A_{i+1} = A_i (W^T mel) / (W^T W A_i): the pseudo-inverse W^+, whose negative values
+    no magnitude can have, then multiplicative updates. They keep A positive, and || W A - mel || never rises.
+
+    Of all the spectra with this mel it is a smooth one: a harmonic between two others within one filter cannot come
+    back. Thirty updates are two orders of magnitude faster than librosa.feature.inverse.mel_to_stft, and end nearer.
+
+    Args:
+        mel: mel magnitudes (not their logarithm), 0 or more, shape (..., M, N).
+        config: what the mel was made with; MelConfig() when left out.
+        n_iter: updates; 0 leaves the pseudo-inverse, with magnitudes below the floor raised to it.
+
+    Returns:
+        Magnitudes, shape (..., F, N), F = n_fft // 2 + 1.
+
+    Raises:
+        ValueError: the mel is complex, has negative values (a logarithm has) or not n_mels rows.
+
+    Reference: Lee and Seung, "Algorithms for non-negative matrix factorization", 2001. Notebook: 02.
+    """
+    config = config or MelConfig()
+    _check_mel(mel, config, "mel magnitudes")
+    if bool((mel < 0).any()):
+        raise ValueError(f"mel magnitudes are 0 or more, got {mel.min():.3g}: for a log mel, pass log_mel.exp()")
+    filters = mel_filterbank(config).to(mel)  # (M, F)
+    inverse = torch.linalg.pinv(filters.double()).to(mel)  # (F, M)
+    magnitude = (inverse @ mel).clamp_min(config.floor)  # an update cannot leave 0
+    wanted = filters.mT @ mel  # (..., F, N)
+    for _ in range(n_iter):
+        magnitude = magnitude * wanted / (filters.mT @ (filters @ magnitude)).clamp_min(torch.finfo(mel.dtype).tiny)
+    return magnitude
+
+
+def mask_to_bins(mel_mask: Tensor, config: MelConfig | None = None) -> Tensor:
+    """A mask over mel bands as a mask over the bins of the STFT.
+
+    M[k] = sum_m W[m, k] M_mel[m] / sum_m W[m, k]: each bin gets the mean of the bands it belongs to, weighted by
+    their filters. A bin that no filter reaches (0 Hz, above f_max) gets 0.
+
+    Args:
+        mel_mask: gains of the bands, shape (..., M, N).
+        config: filters; MelConfig() when left out.
+
+    Returns:
+        Gains of the bins, shape (..., F, N), within the range of the bands' gains or 0.
+
+    Raises:
+        ValueError: the mask is complex or has not n_mels rows.
+
+    Notebook: 02.
+    """
+    config = config or MelConfig()
+    _check_mel(mel_mask, config, "a mask")
+    filters = mel_filterbank(config).to(mel_mask)
+    total = filters.sum(dim=0)[:, None]  # (F, 1)
+    return (filters.mT @ mel_mask) / torch.where(total > 0, total, 1.0)
+
+
 def griffin_lim(
     magnitude: Tensor,
     *,
@@ -200,3 +260,11 @@ def griffin_lim(
         phase = torch.exp(1j * (consistent + momentum * (consistent - previous)).angle())
         previous = consistent
     return istft(magnitude * phase, n_fft=n_fft, hop_length=hop_length, length=length)
+
+
+def _check_mel(values: Tensor, config: MelConfig, name: str) -> None:
+    if values.is_complex() or values.dim() < 2 or values.shape[-2] != config.n_mels:
+        raise ValueError(
+            f"expected {name}, real, of shape (..., {config.n_mels}, N), got {values.dtype} {tuple(values.shape)}: "
+            "pass the MelConfig that it was made with"
+        )

@@ -12,9 +12,11 @@ from lasslab.signal.mel import (
     griffin_lim,
     hz_to_mel,
     log_mel_spectrogram,
+    mask_to_bins,
     mel_filterbank,
     mel_spectrogram,
     mel_to_hz,
+    mel_to_magnitude,
 )
 from lasslab.signal.spectral import stft
 
@@ -131,6 +133,108 @@ def test_impossible_configuration_is_refused(wrong):
 def test_filters_without_bins_are_refused():
     with pytest.raises(ValueError, match="128 mel filters are too narrow for n_fft 256"):
         mel_filterbank(MelConfig(n_mels=128, n_fft=256))
+
+
+# --- from mel back to bins
+
+
+def mel_error(magnitude: torch.Tensor, mel: torch.Tensor, config: MelConfig) -> float:
+    return ((mel_filterbank(config) @ magnitude - mel).norm() / mel.norm()).item()
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_magnitude_has_the_mel_asked_for(config):
+    mel = mel_spectrogram(noise(2, 8000), config)
+    magnitude = mel_to_magnitude(mel, config)
+    assert magnitude.shape == (2, config.n_fft // 2 + 1, mel.shape[-1])
+    assert (magnitude >= 0).all()
+    assert mel_error(magnitude, mel, config) < 0.01
+
+
+def test_mel_of_a_tone_needs_the_updates_and_they_never_get_worse():
+    config = MelConfig()
+    mel = mel_spectrogram(chirp(), config)
+    errors = [mel_error(mel_to_magnitude(mel, config, n_iter=n), mel, config) for n in (0, 1, 2, 5, 10, 30, 100)]
+    assert errors == sorted(errors, reverse=True)
+    assert errors[0] > 0.03 and errors[-2] < 0.4 * errors[0]
+
+
+def test_without_updates_it_is_the_pseudo_inverse():
+    config = MelConfig()
+    mel = mel_spectrogram(chirp(4000), config)
+    expected = np.linalg.pinv(mel_filterbank(config).numpy().astype(np.float64)) @ mel.numpy()
+    magnitude = mel_to_magnitude(mel, config, n_iter=0).numpy()
+    assert (expected < -1e-2).any()
+    assert np.abs(magnitude - np.maximum(expected, config.floor)).max() < 1e-3
+
+
+def test_magnitude_is_nearer_than_librosas():
+    config = MelConfig(n_fft=512, n_mels=32)
+    truth = stft(chirp(4000), n_fft=512, hop_length=160).abs()
+    mel = mel_filterbank(config) @ truth
+    theirs = torch.from_numpy(librosa.feature.inverse.mel_to_stft(mel.numpy(), sr=16_000, n_fft=512, power=1.0))
+    ours = mel_to_magnitude(mel, config)
+    assert mel_error(ours, mel, config) < mel_error(theirs, mel, config)
+    assert (ours - truth).norm() < (theirs - truth).norm()
+
+
+def test_flat_spectrum_comes_back_flat():
+    config = MelConfig()
+    magnitude = mel_to_magnitude(mel_filterbank(config) @ torch.full((513, 3), 2.0), config)
+    assert magnitude[20:-20].mean() == pytest.approx(2.0, rel=0.02)
+    assert (magnitude[20:-20] - 2.0).abs().max() < 0.6  # of all with this mel the shortest, so humped within a filter
+
+
+def test_mel_of_silence_is_a_silent_magnitude():
+    assert not mel_to_magnitude(torch.zeros(64, 5)).any()
+    assert mel_to_magnitude(torch.zeros(64, 5), n_iter=0).max() == pytest.approx(1e-5)
+
+
+def test_magnitude_from_mel_is_differentiable_and_leaves_its_input_alone():
+    mel = mel_spectrogram(noise(3200)).requires_grad_()
+    before = mel.detach().clone()
+    mel_to_magnitude(mel, n_iter=3).sum().backward()
+    assert mel.grad.isfinite().all() and torch.equal(mel.detach(), before)
+
+
+@pytest.mark.parametrize(
+    ("mel", "message"),
+    [
+        (torch.full((64, 5), -11.5), r"0 or more, got -11.5: for a log mel, pass log_mel.exp\(\)"),
+        (torch.ones(80, 5), r"shape \(..., 64, N\), got torch.float32 \(80, 5\)"),
+        (torch.ones(64), r"shape \(..., 64, N\)"),
+        (torch.ones(64, 5, dtype=torch.complex64), "real"),
+    ],
+    ids=["log mel", "80 bands", "no frames", "complex"],
+)
+def test_what_is_no_mel_is_refused(mel, message):
+    with pytest.raises(ValueError, match=message):
+        mel_to_magnitude(mel)
+    if "log mel" not in message:
+        with pytest.raises(ValueError, match=message):
+            mask_to_bins(mel)
+
+
+def test_bin_gets_the_weighted_mean_of_its_bands():
+    config = MelConfig(n_fft=512, n_mels=20)
+    mask = noise(20, 4).abs()
+    filters = mel_filterbank(config).numpy()
+    on_bins = mask_to_bins(mask, config).numpy()
+    assert on_bins.shape == (257, 4)
+    for k in (1, 17, 100, 255):
+        expected = np.average(mask.numpy(), axis=0, weights=filters[:, k])
+        assert np.allclose(on_bins[k], expected, atol=1e-5)
+    bins = np.arange(257) * 16_000 / 512
+    centre = mel_to_hz(torch.linspace(0, hz_to_mel(torch.tensor(8000.0)).item(), 22))[11].item()
+    nearest = int(np.abs(bins - centre).argmin())
+    assert np.abs(on_bins[nearest] - mask[10].numpy()).max() < 0.1  # at a filter's top its band decides
+
+
+def test_equal_bands_give_equal_bins_where_filters_reach():
+    on_bins = mask_to_bins(torch.full((2, 64, 3), 0.7), MelConfig(f_min=50.0, f_max=4000.0))
+    reached = on_bins > 0
+    torch.testing.assert_close(on_bins[reached], torch.full_like(on_bins[reached], 0.7))
+    assert reached[:, 4:255].all() and not reached[:, :4].any() and not reached[:, 256:].any()
 
 
 # --- Griffin-Lim
