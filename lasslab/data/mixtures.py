@@ -23,12 +23,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from lasslab.data.audio_folder import AudioFolder
 from lasslab.data.corpora import Clip, read_table
 from lasslab.signal.audio import SAMPLE_RATE, fit_length, load_audio, loudness, resample
 from lasslab.signal.files import write_text
 from lasslab.signal.spectral import stft
 
 PAIR_COLUMNS = ("idx", "caption", "src_wav", "noise_wav")
+MORE_NOISE = "noise_wav_"  # columns noise_wav_2, noise_wav_3, ... of a list of three and more sources
+LOUDNESS_GATE = -70.0  # LUFS; what stays below has no loudness
 
 
 class Mixture(NamedTuple):
@@ -37,6 +40,19 @@ class Mixture(NamedTuple):
     mixture: Tensor
     target: Tensor
     interference: Tensor
+
+
+class ManyMixture(NamedTuple):
+    """A mixture of any number of sources, each (..., T).
+
+    Exactly, and not only to rounding, `mixture = target + interference`, where `interference` is the sum of
+    `interferences` in their order.
+    """
+
+    mixture: Tensor
+    target: Tensor
+    interference: Tensor
+    interferences: tuple[Tensor, ...]
 
 
 def mix_at_snr(target: Tensor, interference: Tensor, *, snr_db: float | Tensor) -> Mixture:
@@ -97,6 +113,169 @@ def mix_at_equal_loudness(
             raise ValueError(f"the {name} is silent: it has no loudness to match, choose another clip")
         parts.append(fit_length(clip * 10 ** ((lufs - level) / 20), n_samples))
     return _fit_peak(*parts)
+
+
+def mix_many(
+    target: Tensor,
+    interferences: Sequence[Tensor],
+    *,
+    snr_db: float | Tensor,
+    levels_db: Sequence[float | Tensor] | None = None,
+) -> ManyMixture:
+    """Mix one target with any number of interferences.
+
+    The SNR is that of the target against the **sum** of the interferences, as in AudioSep's training mixtures:
+
+        SNR = 10 log10(sum s^2 / sum (n_1 + n_2 + ...)^2)   in dB, over the whole clip,
+
+    so it is also the SDR of the unprocessed mixture, however many sources there are. (The other definition in use, the
+    target against each, makes a mixture of three about 3 dB harder than one of two at the same figure.)
+
+    Args:
+        target: (..., T).
+        interferences: at least one, each (..., T).
+        snr_db: ratio of the target's energy to that of the sum in dB, a number or (...,).
+        levels_db: energy of each interference in dB, before the sum is scaled; only differences matter. Default: equal.
+
+    Returns:
+        The mixture and its parts; all divided by the peak where it would exceed 1.
+
+    Raises:
+        ValueError: when there is no interference, shapes differ, a part is silent, the interferences cancel each other,
+            or a level is not a finite number.
+    """
+    if not interferences:
+        raise ValueError("mix_many needs at least one interference, got none")
+    levels = [0.0] * len(interferences) if levels_db is None else list(levels_db)
+    if len(levels) != len(interferences):
+        raise ValueError(
+            f"levels_db must be one number for each interference, got {len(levels)}: give {len(interferences)}"
+        )
+    parts = []
+    for number, (part, level) in enumerate(zip(interferences, levels, strict=True), start=1):
+        if part.shape != target.shape:
+            raise ValueError(
+                f"target {tuple(target.shape)} and interference {number} {tuple(part.shape)} differ in shape: "
+                "use fit_length on the interference"
+            )
+        energy = part.square().sum(-1, keepdim=True)
+        if not bool((energy > 0).all()):
+            raise ValueError(f"interference {number} is silent: no gain gives it a level, choose another clip or crop")
+        gain = (10 ** (torch.as_tensor(level, dtype=part.dtype, device=part.device)[..., None] / 10) / energy).sqrt()
+        if not bool(gain.isfinite().all()):
+            raise ValueError(f"no finite gain gives interference {number} a level of {level} dB: give a finite number")
+        parts.append(part * gain)
+    total = _sum_in_order(parts)
+    if not bool((total.square().sum(-1) > 1e-12 * parts[0].square().sum(-1)).all()):
+        raise ValueError("the interferences cancel each other: their sum is silent, choose other clips")
+    mixed = mix_at_snr(target, total, snr_db=snr_db)
+    scale = (mixed.interference.square().sum(-1, keepdim=True) / total.square().sum(-1, keepdim=True)).sqrt()
+    return _add_parts(mixed.target, [part * scale for part in parts])
+
+
+def mix_at_lufs(
+    target: Tensor, interferences: Sequence[Tensor], *, lufs: Sequence[float], sample_rate: int = SAMPLE_RATE
+) -> ManyMixture:
+    """Bring each part to a loudness of its own, and add.
+
+    Args:
+        target: (T,).
+        interferences: at least one, each (T,).
+        lufs: loudness of the target and of each interference, LUFS.
+        sample_rate: Hz.
+
+    Returns:
+        The mixture and its parts; where the mixture would exceed 1, all are divided by its peak, so that each part is
+        that much quieter than asked for and their differences stay.
+
+    Raises:
+        ValueError: when there is no interference, lengths differ, a part has no loudness, or a loudness is not between
+            -70 LUFS, the gate of the measure, and 0.
+    """
+    if not interferences or len(lufs) != 1 + len(interferences):
+        raise ValueError(
+            f"lufs is one number for the target and each of at least one interference, got {len(lufs)} for "
+            f"{1 + len(interferences)} parts"
+        )
+    for number, part in enumerate(interferences, start=1):
+        if part.shape != target.shape or part.dim() != 1:
+            raise ValueError(
+                f"target {tuple(target.shape)} and interference {number} {tuple(part.shape)} must both be (T,): "
+                "use fit_length on the interference"
+            )
+    names = ["the target", *(f"interference {number}" for number in range(1, len(lufs)))]
+    parts = [
+        _bring_to_lufs(part, lufs=level, sample_rate=sample_rate, name=name)
+        for part, level, name in zip([target, *interferences], lufs, names, strict=True)
+    ]
+    peak = _sum_in_order(parts).abs().amax(-1, keepdim=True).clamp(min=1.0)
+    target, *interferences = [part / peak for part in parts]
+    return _add_parts(target, interferences)
+
+
+def mix_in_lufs_range(
+    target: Tensor,
+    interferences: Sequence[Tensor],
+    *,
+    lufs: tuple[float, float],
+    random: np.random.Generator,
+    sample_rate: int = SAMPLE_RATE,
+) -> ManyMixture:
+    """Bring each part to a loudness drawn uniformly from a range, and add: the VGGSound test of AudioSep.
+
+    There the range is -35 to -25 LUFS, so that the SNR lies within about 10 dB of 0 and is often near it.
+
+    Args:
+        target: (T,).
+        interferences: at least one, each (T,).
+        lufs: lowest and highest loudness, LUFS.
+        random: draws the loudness of the target, then that of each interference.
+        sample_rate: Hz.
+
+    Returns:
+        As `mix_at_lufs`.
+
+    Raises:
+        ValueError: see `mix_at_lufs`; or the range is not (lowest, highest).
+
+    Reference: X. Liu et al., "Separate Anything You Describe", arXiv 2308.05037, and FlowSep, section IV-A.
+    """
+    low, high = lufs
+    if not -math.inf < low <= high < math.inf:
+        raise ValueError(f"lufs is (lowest, highest), got {lufs}")
+    levels = random.uniform(low, high, size=1 + len(interferences))
+    return mix_at_lufs(target, interferences, lufs=levels.tolist(), sample_rate=sample_rate)
+
+
+def _bring_to_lufs(waveform: Tensor, *, lufs: float, sample_rate: int, name: str) -> Tensor:
+    """Scale a clip to a loudness; unlike `normalise_loudness`, a very quiet one too.
+
+    The gate of -70 LUFS makes loudness not quite linear in the gain: quiet blocks count once the clip is louder. So the
+    clip starts from full scale, and the gain is corrected until the measure agrees.
+    """
+    if not LOUDNESS_GATE < lufs <= 0:
+        raise ValueError(f"a loudness must lie between {LOUDNESS_GATE:g} and 0 LUFS, got {lufs} for {name}")
+    scaled = waveform / waveform.abs().max().clamp(min=torch.finfo(waveform.dtype).tiny)
+    for _ in range(8):
+        measured = loudness(scaled, sample_rate=sample_rate)
+        if math.isinf(measured):
+            raise ValueError(
+                f"{name} has no loudness, it is silent or below what is heard: choose another clip or crop"
+            )
+        if abs(lufs - measured) < 1e-3:
+            break
+        scaled = scaled * 10 ** ((lufs - measured) / 20)
+    return scaled
+
+
+def _sum_in_order(parts: Sequence[Tensor]) -> Tensor:
+    """((p_1 + p_2) + p_3) + ...: floating-point sums depend on their order."""
+    return sum(parts[1:], start=parts[0])
+
+
+def _add_parts(target: Tensor, interferences: Sequence[Tensor]) -> ManyMixture:
+    interference = _sum_in_order(interferences)
+    return ManyMixture(target + interference, target, interference, tuple(interferences))
 
 
 def _fit_peak(target: Tensor, interference: Tensor) -> Mixture:
@@ -383,16 +562,39 @@ def _clip_probability(clips: Sequence[Clip], weights: Sequence[float] | None) ->
 
 @dataclass(frozen=True)
 class Pair:
-    """One row of an AudioSep pair list: mix `noise_path` into `target_path`, then ask for `caption`."""
+    """One row of an AudioSep pair list: mix `noise_path` into `target_path`, then ask for `caption`.
+
+    Args:
+        idx: the row's own name.
+        caption: the query.
+        target_path: file of the target.
+        noise_path: file of the interference.
+        snr_db: SNR of this row in dB, or None where the list gives none.
+        more_noise_paths: files of further interferences.
+    """
 
     idx: str
     caption: str
     target_path: Path
     noise_path: Path
+    snr_db: float | None = None
+    more_noise_paths: tuple[Path, ...] = ()
+
+    @property
+    def noise_paths(self) -> tuple[Path, ...]:
+        """Files of all interferences."""
+        return (self.noise_path, *self.more_noise_paths)
 
 
 def read_pairs(path: str | Path, audio_dir: str | Path) -> list[Pair]:
-    """Read a pair list `idx,caption,src_wav,noise_wav`.
+    """Read a pair list `idx,caption,src_wav,noise_wav`, as AudioSep publishes it for ESC-50.
+
+    Two things may be added: a column `snr_db` with the SNR of each row, and columns `noise_wav_2`, `noise_wav_3`, ...
+    for three and more sources, empty where a row has fewer. Other columns are passed over.
+
+    A file need not lie where the list says: it may be in another sub-folder of `audio_dir` or have another audio suffix
+    (`.wav` in the list, `.ogg` on disk), as long as only one file fits. `stem_matches` says how many did not fit as
+    listed.
 
     Args:
         path: the CSV.
@@ -402,36 +604,128 @@ def read_pairs(path: str | Path, audio_dir: str | Path) -> list[Pair]:
         Pairs in the list's order.
 
     Raises:
-        ValueError: when the list, a column or an audio file is missing; names the row and the file.
+        ValueError: when the list, a column or an audio file is missing, a file may be one of several, or an SNR is not
+            a number; names the row and the file.
     """
     rows = read_table(path, columns=PAIR_COLUMNS)
-    audio_dir = Path(audio_dir)
-    if not audio_dir.is_dir():
+    if not Path(audio_dir).is_dir():
         raise ValueError(f"{audio_dir} is not a folder: give the folder that holds the audio files of {path}")
-    pairs = []
+    files = _find_files(path, rows, AudioFolder(audio_dir))
+    return [
+        Pair(
+            idx=row["idx"],
+            caption=row["caption"],
+            target_path=files[row["src_wav"]],
+            noise_path=files[row["noise_wav"]],
+            snr_db=_row_snr(row, f"{path}, line {line}"),
+            more_noise_paths=tuple(files[row[column]] for column in _file_columns(row)[2:]),
+        )
+        for line, row in enumerate(rows, start=2)
+    ]
+
+
+def _file_columns(row: dict[str, str]) -> list[str]:
+    """Columns of a row that name a file: the target's, the noise's, and those of further noises in their order."""
+    further = [name for name in row if name and name.startswith(MORE_NOISE) and (row[name] or "").strip()]
+    return ["src_wav", "noise_wav", *further]
+
+
+def _find_files(path: str | Path, rows: Sequence[dict[str, str]], folder: AudioFolder) -> dict[str, Path]:
+    """Name in the list -> file on disk."""
+    files: dict[str, Path] = {}
+    missing: dict[str, str] = {}
     for line, row in enumerate(rows, start=2):
-        for column in ("src_wav", "noise_wav"):
-            if not (audio_dir / row[column]).is_file():
-                raise ValueError(f"{path}, line {line}: {column} {row[column]!r} is not in {audio_dir}")
-        pairs.append(Pair(row["idx"], row["caption"], audio_dir / row["src_wav"], audio_dir / row["noise_wav"]))
-    return pairs
+        for column in _file_columns(row):
+            name = row[column]
+            if name in files or name in missing:
+                continue
+            try:
+                found = folder.find(name)
+            except ValueError as error:
+                raise ValueError(f"{path}, line {line}: {column} {error}") from error
+            if found is None:
+                missing[name] = f"{path}, line {line}: {column} {name!r} is not in {folder.folder}"
+            else:
+                files[name] = found
+    if missing:
+        n_listed = len(files) + len(missing)
+        more = f", and {len(missing) - 1} more of the {n_listed} files in the list are not" if len(missing) > 1 else ""
+        raise ValueError(
+            f"{next(iter(missing.values()))}{more}: give the folder that holds them, under any audio suffix"
+        )
+    return files
+
+
+def _row_snr(row: dict[str, str], where: str) -> float | None:
+    if "snr_db" not in row:
+        return None
+    try:
+        snr_db = float(row["snr_db"] or "")
+    except ValueError:
+        snr_db = math.nan
+    if not math.isfinite(snr_db):
+        raise ValueError(f"{where}: snr_db {row['snr_db']!r} is not a number of decibels: give one, or drop the column")
+    return snr_db
+
+
+def stem_matches(path: str | Path, pairs: Sequence[Pair]) -> str | None:
+    """How many files of a list were found under another suffix, in words.
+
+    Args:
+        path: the list.
+        pairs: what `read_pairs` made of it.
+
+    Returns:
+        For example "197 of 200 files matched by stem (.wav in the list, .ogg on disk)"; None when none was.
+    """
+    listed: dict[str, Path] = {}
+    for row, pair in zip(read_table(path, columns=PAIR_COLUMNS), pairs, strict=True):
+        names = (row[column] for column in _file_columns(row))
+        listed |= dict(zip(names, (pair.target_path, *pair.noise_paths), strict=True))
+    renamed = {name: file for name, file in listed.items() if Path(name).name != file.name}
+    if not renamed:
+        return None
+    in_list = ", ".join(sorted({Path(name).suffix or "no suffix" for name in renamed}))
+    on_disk = ", ".join(sorted({file.suffix for file in renamed.values()}))
+    return f"{len(renamed)} of {len(listed)} files matched by stem ({in_list} in the list, {on_disk} on disk)"
 
 
 def write_pairs(path: str | Path, pairs: Sequence[Pair]) -> None:
-    """Write a pair list, file names without their folder; written whole or not at all."""
+    """Write a pair list, file names without their folder; written whole or not at all.
+
+    AudioSep's four columns, and `snr_db` and `noise_wav_2`, ... only where a pair has them.
+
+    Args:
+        path: the CSV to write.
+        pairs: its rows.
+
+    Raises:
+        ValueError: when some of the pairs have an SNR of their own and others have none.
+    """
+    with_snr = [pair.snr_db is not None for pair in pairs]
+    if any(with_snr) and not all(with_snr):
+        raise ValueError(f"{sum(with_snr)} of {len(pairs)} pairs have an snr_db: give all of them one, or none")
+    n_further = max((len(pair.more_noise_paths) for pair in pairs), default=0)
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(PAIR_COLUMNS)
-    writer.writerows((pair.idx, pair.caption, pair.target_path.name, pair.noise_path.name) for pair in pairs)
+    further = [f"{MORE_NOISE}{number}" for number in range(2, 2 + n_further)]
+    writer.writerow([*PAIR_COLUMNS, *further, *(["snr_db"] if any(with_snr) else [])])
+    for pair in pairs:
+        names = [noise.name for noise in pair.noise_paths]
+        names += [""] * (1 + n_further - len(names))
+        level = [repr(pair.snr_db)] if any(with_snr) else []  # repr: the very same number when it is read
+        writer.writerow([pair.idx, pair.caption, pair.target_path.name, *names, *level])
     write_text(path, buffer.getvalue())
 
 
 def load_pair(pair: Pair, *, snr_db: float = 0.0, sample_rate: int = SAMPLE_RATE) -> Mixture:
     """Mix a pair as AudioSep does: the noise cropped or zero-padded to the source's length, scaled to the SNR.
 
+    Several noises are added as they lie on disk, and their sum is scaled.
+
     Args:
-        pair: two files and a caption.
-        snr_db: ratio over the whole clip, dB.
+        pair: the files and a caption.
+        snr_db: ratio over the whole clip, dB, of a pair that has none of its own.
         sample_rate: Hz.
 
     Returns:
@@ -441,8 +735,8 @@ def load_pair(pair: Pair, *, snr_db: float = 0.0, sample_rate: int = SAMPLE_RATE
         ValueError: when a file cannot be read or is silent; names it.
     """
     target = load_audio(pair.target_path, sample_rate=sample_rate)
-    noise = load_audio(pair.noise_path, sample_rate=sample_rate)
-    for path, waveform in ((pair.target_path, target), (pair.noise_path, fit_length(noise, target.shape[-1]))):
+    noises = [fit_length(load_audio(path, sample_rate=sample_rate), target.shape[-1]) for path in pair.noise_paths]
+    for path, waveform in zip((pair.target_path, *pair.noise_paths), (target, *noises), strict=True):
         if not bool(waveform.any()):
             raise ValueError(f"{path} (pair {pair.idx}) is silent over the target's length: it has no SNR, replace it")
-    return mix_at_snr(target, fit_length(noise, target.shape[-1]), snr_db=snr_db)
+    return mix_at_snr(target, _sum_in_order(noises), snr_db=snr_db if pair.snr_db is None else pair.snr_db)
