@@ -72,7 +72,7 @@ class CLAPConfig:
     text_dim: int = 384
     dropout: float = 0.2
     n_fft: int = 1024
-    hop_length: int = 320
+    hop_length: int = 512
     n_mels: int = 64
 
     def __post_init__(self) -> None:
@@ -95,7 +95,7 @@ class CLAPConfig:
 
 #: Sizes by name: 0.15 and 0.8 M parameters, without the frozen text encoder.
 SIZES: dict[str, CLAPConfig] = {
-    "quick": CLAPConfig(channels=(8, 16, 32, 64), hidden=64, hop_length=640),
+    "quick": CLAPConfig(channels=(8, 16, 32, 64), hidden=64),
     "lab": CLAPConfig(),
 }
 

@@ -165,7 +165,7 @@ class ContrastiveRecipe:
     corpus: str = "synthesis+esc50"
     folds: tuple[int, ...] = (1, 2, 3)
     validation_folds: tuple[int, ...] = (4,)
-    n_per_class: int = 40
+    n_per_class: int = 30
     synthesis_share: float = 0.5
     seconds: float = 3.2
     snr_low: float = 5.0
@@ -177,7 +177,7 @@ class ContrastiveRecipe:
     filter_db: float = 5.0
     shift: bool = True
     reverse_polarity: bool = True
-    n_steps: int = 1_000
+    n_steps: int = 700
     batch_size: int = 32
     accumulate: int = 1
     learning_rate: float = 2e-3
