@@ -1,83 +1,38 @@
 """Corpora of sound clips: each gives the same `Clip`, wherever the sound comes from.
 
-`load_corpus("synthesis")` needs nothing; `load_corpus("esc50")` reads the public ESC-50 folder below the data root
-(`LASSLAB_DATA`, or `data/corpora`). Notebook 03.
+`load_corpus("synthesis")` needs nothing; the others are read from their published layouts below the data root
+(`LASSLAB_DATA`, or `data/corpora`), where `lasslab fetch` puts them. Notebook 03.
 """
 
-import csv
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
-from torch import Tensor
-
 from lasslab.data.captions import ESC50_CAPTIONS
-from lasslab.data.synthesis import EVENT_CLASSES, synthesise
-from lasslab.signal.audio import SAMPLE_RATE, load_audio
+from lasslab.data.clips import Clip, check_max_seconds, check_present, data_root, not_there, read_table
+from lasslab.data.clotho import read_clotho
+from lasslab.data.dcase import read_dcase
+from lasslab.data.own_folder import read_own_folder
+from lasslab.data.synthesis import EVENT_CLASSES
+from lasslab.data.wavcaps import read_wavcaps
+from lasslab.data.youtube import read_audiocaps, read_vggsound
 
-CORPORA = ("synthesis", "esc50")
+__all__ = ["CORPORA", "Clip", "data_root", "load_corpus", "read_esc50", "read_table", "synthesised_clips"]
 
-
-@dataclass(frozen=True)
-class Clip:
-    """One sound with its label and the sentences that describe it. The samples are made or read by `load`.
-
-    Args:
-        label: sound class; two clips that share it are never mixed.
-        captions: sentences that describe the clip.
-        source: name of the recording it was cut from, so that splits can keep recordings apart.
-        corpus: name of the corpus.
-        path: audio file, or None for a synthesised clip.
-        seed: seed of a synthesised clip, or None.
-        seconds: length of a synthesised clip.
-        fold: fold of the corpus, or None.
-    """
-
-    label: str
-    captions: tuple[str, ...]
-    source: str
-    corpus: str
-    path: Path | None = None
-    seed: int | None = None
-    seconds: float = 5.0
-    fold: int | None = None
-
-    def load(self, *, sample_rate: int = SAMPLE_RATE) -> Tensor:
-        """Read or make the samples, mixed down to mono.
-
-        Args:
-            sample_rate: Hz.
-
-        Returns:
-            Samples (T,).
-
-        Raises:
-            ValueError: when the file cannot be read.
-        """
-        if self.path is not None:
-            return load_audio(self.path, sample_rate=sample_rate)
-        return synthesise(self.label, seed=self.seed, seconds=self.seconds, sample_rate=sample_rate)
-
-
-def data_root() -> Path:
-    """Folder of corpora in their published layouts.
-
-    Returns:
-        `LASSLAB_DATA` when it is set; else `data/corpora` of the repository the package is installed from, whatever the
-        working directory (a notebook's is its own folder); else `data/corpora` of the working directory.
-    """
-    if named := os.environ.get("LASSLAB_DATA"):
-        return Path(named).expanduser()
-    repository = Path(__file__).resolve().parents[2]
-    return (repository if (repository / "notebooks").is_dir() else Path()) / "data" / "corpora"
+CORPORA = ("synthesis", "esc50", "clotho", "audiocaps", "vggsound", "wavcaps", "dcase2024-t9")
 
 
 def load_corpus(
     name: str,
     *,
     folds: Sequence[int] | None = None,
+    splits: Sequence[str] | None = None,
     labels: Sequence[str] | None = None,
+    captions_per_clip: int | None = None,
+    max_seconds: float | None = None,
+    skip_missing: bool = False,
+    blacklist: str | None = None,
     n_per_class: int = 10,
     seconds: float = 5.0,
     seed: int = 0,
@@ -86,9 +41,18 @@ def load_corpus(
     """The clips of a corpus.
 
     Args:
-        name: `"synthesis"` or `"esc50"`.
-        folds: ESC-50 folds to keep; None keeps all. Its folds share no recording.
+        name: one of `CORPORA`; or a folder of one's own, by its name below the root or by its path, see
+            `lasslab.data.own_folder`.
+        folds: folds to keep, of ESC-50 or one's own folder; None keeps all. ESC-50's folds share no recording.
+        splits: splits to keep: `development`, `validation`, `evaluation` (Clotho), `train`, `val`, `test` (AudioCaps),
+            `train`, `test` (VGGSound), the source (WavCaps), `development`, `validation` (DCASE 2024 Task 9), or what
+            one's own table says; None keeps all that are there.
         labels: classes to keep; None keeps all.
+        captions_per_clip: keep the first so many captions of each clip: 1 as in the thesis, which kept one of Clotho's
+            five; None keeps all.
+        max_seconds: read no more than this of a file, from its start; None reads all of it.
+        skip_missing: leave out clips without audio file, with a warning that counts them, instead of refusing.
+        blacklist: WavCaps only: leave out what is in a test set, see `lasslab.data.wavcaps`.
         n_per_class: synthesised clips of each class.
         seconds: length of a synthesised clip.
         seed: synthesised corpora of different seeds share no clip.
@@ -98,20 +62,70 @@ def load_corpus(
         Clips in a fixed order.
 
     Raises:
-        ValueError: when the corpus, a fold or a label is unknown, or its files are not there.
+        ValueError: when the corpus, a fold, a split or a label is unknown, its files are not there, or an argument is
+            given that the corpus has no use for.
     """
-    if name == "synthesis":
+    check_max_seconds(max_seconds)
+    if captions_per_clip is not None and captions_per_clip < 1:
+        raise ValueError(f"captions_per_clip must be at least 1, or None for all, got {captions_per_clip}")
+    root = Path(root or data_root())
+    own = None if name in CORPORA else _own_folder(name, root)
+    for argument, value, users in (
+        ("folds", folds, ("esc50",)),
+        ("splits", splits, CORPORA[2:]),
+        ("blacklist", blacklist, ("wavcaps",)),
+    ):
+        if value is not None and name not in users and (own is None or argument == "blacklist"):
+            raise ValueError(f"corpus {name!r} has no {argument}: leave the argument out")
+    chosen = {"splits": splits, "skip_missing": skip_missing}
+    if own is not None:
+        clips = read_own_folder(own, folds=folds, **chosen)
+    elif name == "synthesis":
         clips = synthesised_clips(n_per_class=n_per_class, seconds=seconds, seed=seed)
     elif name == "esc50":
-        clips = read_esc50(Path(root or data_root()) / "ESC-50", folds=folds)
+        clips = read_esc50(root / "ESC-50", folds=folds, skip_missing=skip_missing)
+    elif name == "clotho":
+        clips = read_clotho(root / "Clotho", **chosen)
+    elif name == "audiocaps":
+        clips = read_audiocaps(root / "AudioCaps", audioset=root / "AudioSet", **chosen)
+    elif name == "vggsound":
+        clips = read_vggsound(root / "VGGSound", **chosen)
+    elif name == "wavcaps":
+        clips = read_wavcaps(
+            root / "WavCaps",
+            sources=splits,
+            skip_missing=skip_missing,
+            blacklist=blacklist,
+            audioset=root / "AudioSet",
+        )
     else:
-        raise ValueError(f"unknown corpus {name!r}: choose one of {', '.join(CORPORA)}")
+        clips = read_dcase(root, **chosen)
+    clips = [
+        replace(clip, captions=clip.captions[:captions_per_clip], max_seconds=max_seconds if clip.path else None)
+        for clip in clips
+    ]
     if labels is None:
         return clips
-    unknown = sorted(set(labels) - {clip.label for clip in clips})
+    return _with_labels(clips, labels, name)
+
+
+def _own_folder(name: str, root: Path) -> Path:
+    """A path is a path; a plain name is a folder below the root."""
+    is_path = os.sep in name or "/" in name or name.startswith(("~", "."))
+    folder = Path(name).expanduser() if is_path else root / name
+    if is_path or (name and folder.is_dir()):
+        return folder
+    raise ValueError(
+        f"unknown corpus {name!r}: choose one of {', '.join(CORPORA)}, or a folder of your own, which is not in {root}"
+    )
+
+
+def _with_labels(clips: list[Clip], labels: Sequence[str], name: str) -> list[Clip]:
+    known = sorted({clip.label for clip in clips})
+    unknown = sorted(set(labels) - set(known))
     if unknown:
-        known = ", ".join(sorted({clip.label for clip in clips}))
-        raise ValueError(f"corpus {name!r} has no class {', '.join(unknown)}: choose from {known}")
+        some = ", ".join(known[:60]) + (f" and {len(known) - 60} more" if len(known) > 60 else "")
+        raise ValueError(f"corpus {name!r} has no class {', '.join(unknown)}: choose from {some}")
     return [clip for clip in clips if clip.label in set(labels)]
 
 
@@ -134,7 +148,7 @@ def synthesised_clips(*, n_per_class: int, seconds: float = 5.0, seed: int = 0) 
     ]
 
 
-def read_esc50(folder: str | Path, *, folds: Sequence[int] | None = None) -> list[Clip]:
+def read_esc50(folder: str | Path, *, folds: Sequence[int] | None = None, skip_missing: bool = False) -> list[Clip]:
     """Read ESC-50 in its published layout: `meta/esc50.csv` and `audio/`. File names come from the CSV, never built.
 
     Reference: K. J. Piczak, "ESC: Dataset for Environmental Sound Classification", ACM Multimedia 2015.
@@ -142,6 +156,7 @@ def read_esc50(folder: str | Path, *, folds: Sequence[int] | None = None) -> lis
     Args:
         folder: the dataset's folder.
         folds: folds to keep; None keeps all.
+        skip_missing: leave out what has no audio file, with a warning.
 
     Returns:
         Clips in the table's order.
@@ -152,66 +167,35 @@ def read_esc50(folder: str | Path, *, folds: Sequence[int] | None = None) -> lis
     folder = Path(folder)
     table = folder / "meta" / "esc50.csv"
     if not table.is_file():
-        raise ValueError(f"no ESC-50 at {folder} (looked for {table}): put the dataset there or set LASSLAB_DATA")
+        raise not_there("ESC-50", folder=folder, looked_for=table, fetch="esc50")
     rows = read_table(table, columns=("filename", "fold", "category", "src_file"))
     not_numbers = sorted({row["fold"] for row in rows if not row["fold"].strip().isdecimal()})
     if not_numbers:
-        raise ValueError(f"{table}: fold {not_numbers[0]!r} is not a number: fetch ESC-50 again")
+        raise ValueError(f"{table}: fold {not_numbers[0]!r} is not a number: run lasslab fetch esc50")
     known = sorted({int(row["fold"]) for row in rows})
     if folds is not None and not (folds and set(folds) <= set(known)):
         raise ValueError(f"{table} has the folds {known}, asked for {sorted(folds)}")
-    clips = []
-    for row in rows:
-        path = folder / "audio" / row["filename"]
-        if folds is not None and int(row["fold"]) not in folds:
-            continue
-        if not path.is_file():
-            raise ValueError(f"{path}, named in {table}, is missing: fetch ESC-50 again")
-        if row["category"] not in ESC50_CAPTIONS:
-            raise ValueError(f"{table}: {row['category']!r} is not one of ESC-50's fifty classes")
-        clips.append(
-            Clip(
-                label=row["category"],
-                captions=ESC50_CAPTIONS[row["category"]],
-                source=f"esc50/{row['src_file']}",
-                corpus="esc50",
-                path=path,
-                fold=int(row["fold"]),
-            )
+    rows = [row for row in rows if folds is None or int(row["fold"]) in folds]
+    paths = [folder / "audio" / row["filename"] for row in rows]
+    check_present(
+        [(path.name, path if path.is_file() else None) for path in paths],
+        table=table,
+        folder=folder / "audio",
+        remedy="run lasslab fetch esc50",
+        skip_missing=skip_missing,
+    )
+    unknown = sorted({row["category"] for row in rows} - set(ESC50_CAPTIONS))
+    if unknown:
+        raise ValueError(f"{table}: {unknown[0]!r} is not one of ESC-50's fifty classes")
+    return [
+        Clip(
+            label=row["category"],
+            captions=ESC50_CAPTIONS[row["category"]],
+            source=f"esc50/{row['src_file']}",
+            corpus="esc50",
+            path=path,
+            fold=int(row["fold"]),
         )
-    return clips
-
-
-def read_table(path: str | Path, *, columns: Sequence[str]) -> list[dict[str, str]]:
-    """Read a CSV file with a header row that has at least these columns.
-
-    Args:
-        path: the file, in UTF-8.
-        columns: names that must be there, with a value in every row.
-
-    Returns:
-        One dictionary per row.
-
-    Raises:
-        ValueError: when the file or a column is missing, it has no rows, or a row is short of a value.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"{path} is not a file: give the path of a CSV table with the columns {', '.join(columns)}")
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            rows = list(reader)
-            header = reader.fieldnames or []
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path} is not a CSV table in UTF-8 ({error}): export it again") from error
-    missing = [column for column in columns if column not in header]
-    if missing:
-        raise ValueError(f"{path} lacks the column {', '.join(missing)}: it has {', '.join(header) or 'none'}")
-    if not rows:
-        raise ValueError(f"{path} has a header and no rows: add at least one")
-    for number, row in enumerate(rows, start=2):
-        empty = [column for column in columns if not (row[column] or "").strip()]
-        if empty:
-            raise ValueError(f"{path}, line {number}: no value for {', '.join(empty)}")
-    return rows
+        for row, path in zip(rows, paths, strict=True)
+        if path.is_file()
+    ]

@@ -96,7 +96,7 @@ def test_a_missing_dataset_says_where_it_was_sought(tmp_path):
 def test_a_missing_audio_file_is_named(tmp_path):
     folder = write_esc50(tmp_path)
     (folder / "audio" / CLIPS[2][0]).unlink()
-    with pytest.raises(ValueError, match="is missing") as error:
+    with pytest.raises(ValueError, match="are missing") as error:
         load_corpus("esc50", root=tmp_path)
     assert CLIPS[2][0] in one_line(error)
     # a fold that does not need it still works
@@ -246,7 +246,7 @@ REAL = Path(os.environ.get("LASSLAB_DATA") or Path("data") / "corpora") / "ESC-5
 @pytest.mark.real_audio
 @pytest.mark.skipif(
     not (REAL / "meta" / "esc50.csv").is_file(),
-    reason=f"no {REAL}: fetch ESC-50 (github.com/karolpiczak/ESC-50) and set LASSLAB_DATA to the folder that holds it",
+    reason=f"no {REAL}: run lasslab fetch esc50, or set LASSLAB_DATA to the folder that holds ESC-50",
 )
 def test_the_real_esc50_has_the_promised_shape():
     clips = read_esc50(REAL)
