@@ -25,6 +25,7 @@ from torch.utils.data import Dataset
 
 from lasslab.data.audio_folder import AudioFolder
 from lasslab.data.corpora import Clip, read_table
+from lasslab.data.wording import reword
 from lasslab.signal.audio import SAMPLE_RATE, fit_length, load_audio, loudness, resample
 from lasslab.signal.files import write_text
 from lasslab.signal.spectral import stft
@@ -362,6 +363,8 @@ class MixtureDataset(Dataset):
 
     An item is `{"target": (T,), "interference": (T,), "snr_db": (), "query": str, "label": str,
     "interference_label": str}`; a batch of them is turned into mixtures by `mix_batch` on the device where it is used.
+    With `absent` there is also `"absent": ()`, true where the query asks for a label that is not in the mixture: the
+    target that `mix_batch` gives is silence then.
 
     With `max_similarity` the thesis's loop runs first, in batches: **generate** candidates, **extract** their magnitude
     spectrograms, **filter** those whose cosine with the mixture is above the threshold, until `n` remain.
@@ -375,7 +378,11 @@ class MixtureDataset(Dataset):
         max_similarity: threshold of the cosine filter, or None for no filter.
         weights: relative probability of each clip; default: every label is equally likely, and every clip within it.
         target_labels: labels that may be asked for; default all.
-        augmentation: applied to both clips, or None.
+        augmentation: applied to every clip, or None.
+        third_source: share of the items whose interference is two clips of two labels, the second within 6 dB of the
+            first.
+        absent: share of the items that ask for what is not there.
+        reword: share of the queries put into other words around the caption, see `lasslab.data.wording`.
         seed: decides everything.
         device: where the filter's spectrograms are computed.
 
@@ -396,6 +403,9 @@ class MixtureDataset(Dataset):
         weights: Sequence[float] | None = None,
         target_labels: Sequence[str] | None = None,
         augmentation: Augmentation | None = None,
+        third_source: float = 0.0,
+        absent: float = 0.0,
+        reword: float = 0.0,
         seed: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:
@@ -408,6 +418,13 @@ class MixtureDataset(Dataset):
             raise ValueError(f"seconds must be positive and hold a sample, got {seconds}")
         if snr_db is not None and not -math.inf < snr_db[0] <= snr_db[1] < math.inf:
             raise ValueError(f"snr_db is (lowest, highest), got {snr_db}")
+        for name, share in (("third_source", third_source), ("absent", absent), ("reword", reword)):
+            if not 0 <= share <= 1:
+                raise ValueError(f"{name} is a share in [0, 1], got {share}")
+        needed = 2 + (third_source > 0) + (absent > 0)
+        if len(labels) < needed:
+            raise ValueError(f"third_source and absent need clips of {needed} labels here, got {', '.join(labels)}")
+        self.third_source, self.absent, self.reword = third_source, absent, reword
         self.clips = list(clips)
         self.seed = seed
         self.n_samples = round(seconds * SAMPLE_RATE)
@@ -435,19 +452,42 @@ class MixtureDataset(Dataset):
     def _draw(self, candidate: int) -> dict:
         """Candidate number -> item; the same number always gives the same item."""
         random = np.random.default_rng([self.seed, candidate])
-        first = int(random.choice(len(self.clips), p=self._target_probability))
-        second = first
-        while self.clips[second].label == self.clips[first].label:
-            second = int(random.choice(len(self.clips), p=self._probability))
+        first = self._choose(random, self._target_probability, without=())
+        labels = [self.clips[first].label]
+        second = self._choose(random, self._probability, without=labels)
+        labels.append(self.clips[second].label)
         target, interference = self._crop(first, random), self._crop(second, random)
-        return {
+        if self.third_source and random.random() < self.third_source:
+            third = self._choose(random, self._probability, without=labels)
+            labels.append(self.clips[third].label)
+            interference = _add_within(interference, self._crop(third, random), level_db=random.uniform(-6, 6))
+        item = {
             "target": target,
             "interference": interference,
             "snr_db": torch.tensor(self._snr(target, interference, random)),
-            "query": str(random.choice(self.clips[first].captions)),
-            "label": self.clips[first].label,
-            "interference_label": self.clips[second].label,
+            "query": self._query(first, random),
+            "label": labels[0],
+            "interference_label": labels[1],
         }
+        if self.absent:
+            item["absent"] = torch.tensor(bool(random.random() < self.absent))
+            if item["absent"]:
+                other = self._choose(random, self._target_probability, without=labels)
+                item |= {"query": self._query(other, random), "label": self.clips[other].label}
+        return item
+
+    def _choose(self, random: np.random.Generator, probability: np.ndarray, *, without: Sequence[str]) -> int:
+        """Number of a clip whose label is not one of `without`."""
+        while True:
+            number = int(random.choice(len(self.clips), p=probability))
+            if self.clips[number].label not in without:
+                return number
+
+    def _query(self, number: int, random: np.random.Generator) -> str:
+        caption = str(random.choice(self.clips[number].captions))
+        if self.reword and random.random() < self.reword:
+            return reword(caption, random)
+        return caption
 
     def _snr(self, target: Tensor, interference: Tensor, random: np.random.Generator) -> float:
         if self.snr_db is not None:
@@ -531,10 +571,23 @@ def mix_batch(batch: dict) -> dict:
         batch: `target` and `interference` (B, T), `snr_db` (B,), and anything else.
 
     Returns:
-        A new dictionary: `mixture`, `target` and `interference` (B, T) rescaled together, the rest as it was.
+        A new dictionary: `mixture`, `target` and `interference` (B, T) rescaled together, the rest as it was. Where
+        `absent` is true, the target is silence and the interference the whole mixture.
     """
     mixed = mix_at_snr(batch["target"], batch["interference"], snr_db=batch["snr_db"])
+    if "absent" in batch:
+        absent = batch["absent"][:, None]
+        mixed = mixed._replace(
+            target=mixed.target.masked_fill(absent, 0.0),
+            interference=torch.where(absent, mixed.mixture, mixed.interference),
+        )
     return {**batch, **mixed._asdict()}
+
+
+def _add_within(first: Tensor, second: Tensor, *, level_db: float) -> Tensor:
+    """Add a sound whose energy is `level_db` above the first's."""
+    energy = first.square().sum() / second.square().sum()
+    return first + second * (energy * 10 ** (level_db / 10)).sqrt()
 
 
 def _ungated_loudness(waveform: Tensor) -> float:

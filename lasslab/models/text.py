@@ -8,6 +8,7 @@ One vector per sentence forgets which word said what; cross-attention wants a ve
 - `"google/flan-t5-small|base|large"`: the encoders of the thesis and of FlowSep (512, 768, 1024 wide). Fetched from the
   Hugging Face hub, because the caller named them.
 - a folder: a T5 or BERT-like model and its tokenizer, saved with `save_pretrained`.
+- `"none"`: the same for every sentence. What a network reaches with it, it reaches without words.
 
 Notebook 06.
 """
@@ -143,6 +144,33 @@ class TextEncoder:
         return TextEmbedding(hidden.float() * mask[..., None], mask)
 
 
+class NoText:
+    """Says nothing: one token of ones for every sentence. The control that shows what the words are worth.
+
+    Args:
+        dim: width D of the token.
+    """
+
+    name = "none"
+
+    def __init__(self, dim: int = 384) -> None:
+        self.dim = dim
+        self.device = torch.device("cpu")
+
+    def to(self, device: torch.device | str) -> "NoText":
+        """Where `__call__` puts its answer."""
+        self.device = torch.device(device)
+        return self
+
+    def __call__(self, texts: Sequence[str]) -> TextEmbedding:
+        """As `TextEncoder.__call__`: (B, 1, D) and (B, 1)."""
+        _check_sentences(texts)
+        shape = len(texts), 1
+        return TextEmbedding(
+            torch.ones(*shape, self.dim, device=self.device), torch.ones(*shape, dtype=torch.bool, device=self.device)
+        )
+
+
 class TextCache:
     """Every distinct sentence is encoded once: `cache(queries) -> TextEmbedding` on the encoder's device.
 
@@ -153,7 +181,7 @@ class TextCache:
         max_sentences: beyond this many the cache starts anew, which bounds its memory.
     """
 
-    def __init__(self, encoder: TextEncoder, *, max_sentences: int = 20_000) -> None:
+    def __init__(self, encoder: "TextEncoder | NoText", *, max_sentences: int = 20_000) -> None:
         self.encoder = encoder
         self.max_sentences = max_sentences
         self._rows: dict[str, Tensor] = {}
@@ -196,11 +224,11 @@ def _check_sentences(texts: Sequence[str]) -> None:
         raise ValueError(f"expected a list of at least one sentence, got {texts!r}")
 
 
-def load_text_encoder(name: str = "minilm", *, device: torch.device | str = "cpu") -> TextEncoder:
+def load_text_encoder(name: str = "minilm", *, device: torch.device | str = "cpu") -> TextEncoder | NoText:
     """Load a frozen text encoder.
 
     Args:
-        name: `"minilm"`, a hub name such as `"google/flan-t5-base"`, or a folder.
+        name: `"minilm"`, a hub name such as `"google/flan-t5-base"`, a folder, or `"none"`.
         device: where to put it.
 
     Returns:
@@ -210,6 +238,8 @@ def load_text_encoder(name: str = "minilm", *, device: torch.device | str = "cpu
         ValueError: when the name is unknown, its package is missing or altered, the hub cannot be reached, or the files
             are damaged, lack weights, or hold a pickle in place of safetensors.
     """
+    if name == NoText.name:
+        return NoText().to(device)
     source = str(minilm_folder()) if name == "minilm" else name
     local = bool(source) and Path(source).is_dir()
     if not local and name.count("/") != 1:

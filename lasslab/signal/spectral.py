@@ -341,19 +341,24 @@ def phase_sensitive_mask(target: Tensor, mixture: Tensor, *, limits: tuple[float
 def apply_mask(mask: Tensor, mixture_spectrum: Tensor) -> Tensor:
     """Scale the mixture's magnitude and keep its phase: S_hat = M X = M |X| exp(i theta_X).
 
+    A complex mask turns the phase as well: M X = |M| |X| exp(i (theta_X + theta_M)).
+
     Args:
-        mask: real gains M, shape (..., F, N).
+        mask: gains M, real or complex, shape (..., F, N).
         mixture_spectrum: X, complex, shape (..., F, N).
 
     Returns:
         Complex spectrum, shape (..., F, N).
 
     Raises:
-        ValueError: the mask is complex, or the shapes differ.
+        ValueError: the shapes differ.
 
     Notebook: 05.
     """
-    _check_real_like(mask, mixture_spectrum, "mask")
+    if mask.shape[-2:] != mixture_spectrum.shape[-2:]:
+        raise ValueError(
+            f"expected a mask of the spectrum's shape {tuple(mixture_spectrum.shape)}, got {tuple(mask.shape)}"
+        )
     return mask * mixture_spectrum
 
 
@@ -372,7 +377,7 @@ def with_phase(magnitude: Tensor, mixture_spectrum: Tensor) -> Tensor:
 
     Notebook: 01.
     """
-    _check_real_like(magnitude, mixture_spectrum, "magnitude")
+    _check_real_like(magnitude, mixture_spectrum)
     return magnitude * torch.exp(1j * mixture_spectrum.angle())
 
 
@@ -412,9 +417,9 @@ def _check_same_shape(a: Tensor, b: Tensor) -> None:
         )
 
 
-def _check_real_like(values: Tensor, spectrum: Tensor, name: str) -> None:
+def _check_real_like(values: Tensor, spectrum: Tensor) -> None:
     if values.is_complex() or values.shape[-2:] != spectrum.shape[-2:]:
         raise ValueError(
-            f"expected a real {name} of the spectrum's shape {tuple(spectrum.shape)}, "
+            f"expected a real magnitude of the spectrum's shape {tuple(spectrum.shape)}, "
             f"got {values.dtype} {tuple(values.shape)}"
         )

@@ -29,7 +29,7 @@ from lasslab.models.checkpoints import (
     load_weights,
     read_config,
 )
-from lasslab.models.resunetpp import ResUNetPlusPlus, ResUNetPlusPlusConfig
+from lasslab.models.mask_networks import MASK_NETWORKS
 from lasslab.models.text import TextCache, TextEmbedding, TextEncoder, check_query, load_text_encoder
 from lasslab.signal.audio import SAMPLE_RATE, check_waveform, fit_length, resample
 from lasslab.signal.spectral import (
@@ -222,9 +222,9 @@ class MaskSeparator:
     - Rate: above 8 kHz nothing comes back.
 
     Args:
-        network: (scaled (B, F, N), tokens (B, L, D), token_mask (B, L)) -> mask (B, F, N). It is put in
-            evaluation mode at every call and its convolutions in channels-last order, which is several
-            times faster on a CPU.
+        network: (scaled (B, F, N), tokens (B, L, D), token_mask (B, L)) -> mask (B, F, N), real or complex.
+            It is put in evaluation mode at every call and its convolutions in channels-last order, which is
+            several times faster on a CPU.
         text_encoder: `load_text_encoder(...)`, or a `TextCache` to share; each distinct query is encoded
             once.
         n_fft: frame length, samples at 16 kHz.
@@ -356,6 +356,7 @@ BASELINES: dict[str, Callable[[], Separator]] = {
 # "provenance" say how it was trained, for people and for the card.
 MASK_FIELDS: dict[str, Any] = {
     "system": "mask",
+    "architecture": "resunetpp",
     "network": {},
     "text_encoder": "minilm",
     "sample_rate": SAMPLE_RATE,
@@ -391,7 +392,7 @@ def load_separator(name_or_dir: str | os.PathLike[str] = DEFAULT_SEPARATOR, *, d
     except ValueError as error:
         raise ValueError(f"{error}; baselines: {', '.join(BASELINES)}") from error
     config = _read_mask_config(folder / CONFIG_FILE)
-    network = _build_network(config["network"], folder / CONFIG_FILE)
+    network = _build_network(config["architecture"], config["network"], folder / CONFIG_FILE)
     load_weights(network, folder)
     where = choose_device(device)
     text_encoder = load_text_encoder(config["text_encoder"], device=where)
@@ -419,10 +420,13 @@ def _read_mask_config(path: Path) -> dict[str, Any]:
     return MASK_FIELDS | config
 
 
-def _build_network(fields: dict[str, Any], path: Path) -> ResUNetPlusPlus:
-    config = build_config(ResUNetPlusPlusConfig, fields, path=path)
+def _build_network(architecture: str, fields: dict[str, Any], path: Path) -> nn.Module:
+    if architecture not in MASK_NETWORKS:
+        raise ValueError(f"{path}: architecture is {architecture!r}, expected one of {', '.join(MASK_NETWORKS)}")
+    kind = MASK_NETWORKS[architecture]
+    config = build_config(kind.config, fields, path=path)
     try:
-        return ResUNetPlusPlus(config)
+        return kind.build(config)
     except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{path}: no network has these sizes ({reason}): restore the file") from error

@@ -16,7 +16,7 @@ from typing import Any
 from lasslab.models.checkpoints import load_weights, read_config, save_network
 from lasslab.signal.files import write_text
 from lasslab.systems.separation import load_separator
-from lasslab.training.recipes import MASKING_PRESETS
+from lasslab.training.masking import MASKING_PRESETS
 
 CARD_FILE = "README.md"
 

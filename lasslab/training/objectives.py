@@ -41,6 +41,8 @@ class MaskingWeights:
         waveform: mean |s - s_hat| relative to mean |s|.
         sdr: minus the SDR of the waveforms in units of 10 dB, soft-limited at `ceiling_db`.
         si_sdr: minus the SI-SDR likewise.
+        absent: where the query asks for what is not in the mixture, and only there: the level of the estimate against
+            the mixture in units of 10 dB, soft-limited at `-ceiling_db`. The other terms need a target.
         ceiling_db: beyond this SDR an example has nothing more to gain.
     """
 
@@ -49,6 +51,7 @@ class MaskingWeights:
     waveform: float = 0.0
     sdr: float = 0.0
     si_sdr: float = 0.0
+    absent: float = 0.0
     ceiling_db: float = 30.0
 
 
@@ -80,6 +83,15 @@ def limited_sdr(*, estimate: Tensor, target: Tensor, ceiling_db: float, scale_in
     energy = target.square().sum(-1)
     error = (target - estimate).square().sum(-1)
     return 10 * torch.log10((energy + 1e-8) / (error + 10 ** (-ceiling_db / 10) * energy + 1e-8))
+
+
+def level_db(*, estimate: Tensor, mixture: Tensor, floor_db: float) -> Tensor:
+    """Level of an estimate (B, T) against its mixture in dB, one value per example (B,), soft-limited at -floor_db.
+
+    10 log10(|s_hat|^2 / |x|^2 + 10^(-floor / 10)): what is to be left of a sound that is not there.
+    """
+    ratio = estimate.square().sum(-1) / mixture.square().sum(-1).clamp(min=1e-8)
+    return 10 * torch.log10(ratio + 10 ** (-floor_db / 10))
 
 
 class Masking:
@@ -115,7 +127,8 @@ class Masking:
         batch = batch if "mixture" in batch else mix_batch(batch)
         spectrum = stft(batch["mixture"], n_fft=self.n_fft, hop_length=self.hop_length)
         scaled = scale_log_magnitude(spectrum.abs(), top_db=self.top_db).scaled
-        mask = network(scaled, *self.text(batch["query"]).to(scaled.device)).float()
+        mask = network(scaled, *self.text(batch["query"]).to(scaled.device))
+        mask = mask if mask.is_complex() else mask.float()  # half precision ends here
         estimate = apply_mask(mask, spectrum)
         length = batch["mixture"].shape[-1]
         return batch, estimate, istft(estimate, n_fft=self.n_fft, hop_length=self.hop_length, length=length)
@@ -123,7 +136,22 @@ class Masking:
     def loss(self, network: nn.Module, batch: dict, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """Weighted sum of the terms of `MaskingWeights`, and each term."""
         batch, spectrum, waveform = self.estimate(network, batch)
-        target = batch["target"]
+        terms = {}  # name -> one value for each example it applies to
+        absent = batch.get("absent")
+        if absent is None or not absent.all():
+            there = slice(None) if absent is None else ~absent
+            terms |= self._terms(spectrum[there], waveform[there], batch["target"][there])
+        if self.weights.absent and absent is not None and absent.any():
+            kept = level_db(
+                estimate=waveform[absent], mixture=batch["mixture"][absent], floor_db=self.weights.ceiling_db
+            )
+            terms["absent"] = kept / 10
+        n = len(waveform)
+        total = sum(getattr(self.weights, name) * values.sum() / n for name, values in terms.items())
+        return total, {name: values.detach().mean() for name, values in terms.items()}
+
+    def _terms(self, spectrum: Tensor, waveform: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """The terms that compare with a target, (B,) each."""
         weights = self.weights
         magnitudes = {
             # the square root of exactly 0 has no slope; a masked bin can be exactly 0
@@ -133,17 +161,16 @@ class Masking:
         waveforms = {"estimate": waveform, "target": target, "ceiling_db": weights.ceiling_db}
         terms: dict[str, Tensor] = {}
         if weights.spectral_convergence:
-            terms["spectral_convergence"] = spectral_convergence(**magnitudes).mean()
+            terms["spectral_convergence"] = spectral_convergence(**magnitudes)
         if weights.log_magnitude:
-            terms["log_magnitude"] = log_magnitude_distance(**magnitudes).mean()
+            terms["log_magnitude"] = log_magnitude_distance(**magnitudes)
         if weights.waveform:
-            terms["waveform"] = ((waveform - target).abs().mean(-1) / target.abs().mean(-1).clamp(min=1e-6)).mean()
+            terms["waveform"] = (waveform - target).abs().mean(-1) / target.abs().mean(-1).clamp(min=1e-6)
         if weights.sdr:
-            terms["sdr"] = -limited_sdr(**waveforms).mean() / 10
+            terms["sdr"] = -limited_sdr(**waveforms) / 10
         if weights.si_sdr:
-            terms["si_sdr"] = -limited_sdr(**waveforms, scale_invariant=True).mean() / 10
-        total = sum(getattr(weights, name) * term for name, term in terms.items())
-        return total, {name: term.detach() for name, term in terms.items()}
+            terms["si_sdr"] = -limited_sdr(**waveforms, scale_invariant=True) / 10
+        return terms
 
     def validate(self, network: nn.Module, batch: dict) -> dict[str, Tensor]:
         """SDR, SI-SDR and SDRi of each example, dB."""

@@ -13,19 +13,17 @@ import torch
 from lasslab.models.checkpoints import read_config
 from lasslab.systems.separation import load_separator
 from lasslab.training.fit import FitConfig
-from lasslab.training.objectives import MaskingWeights
-from lasslab.training.recipes import (
+from lasslab.training.masking import (
     MASKING_PRESETS,
-    PRESETS,
     MaskingRecipe,
-    change_recipe,
-    read_recipe,
     train_masking,
-    train_recipe,
     training_clips,
     training_mixtures,
     validation_batches,
 )
+from lasslab.training.objectives import MaskingWeights
+from lasslab.training.recipes import PRESETS, train_recipe
+from lasslab.training.runs import change_recipe, read_recipe
 
 SMALL = replace(
     MASKING_PRESETS["quick"],
@@ -311,7 +309,7 @@ def test_the_first_loss_is_the_recipe_s(trained, text_encoder, tmp_path):
 
 def test_the_recipe_is_kept_and_compared(trained, text_encoder):
     recipe = replace(SMALL, text_encoder=text_encoder)
-    assert read_recipe(trained, "masking") == recipe
+    assert read_recipe(trained, MaskingRecipe) == recipe
     before = (trained / "training_state.pt").read_bytes()
     result = train_masking(replace(recipe, log_every=5, n_workers=1), trained, resume=True, progress=False)
     assert result.step == 2 and result.history, "what does not touch the numbers may change"
@@ -335,6 +333,6 @@ def test_nothing_to_resume_is_told(tmp_path):
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"no_such_setting": 1}', '{"n_steps": 0}', '{"size": 3}'])
 def test_a_spoiled_recipe_is_refused(tmp_path, content):
     (tmp_path / "recipe.json").write_text(content)
-    with pytest.raises(ValueError, match=r"recipe\.json is not a recipe of masking") as error:
-        read_recipe(tmp_path, "masking")
+    with pytest.raises(ValueError, match=r"recipe\.json is not a MaskingRecipe") as error:
+        read_recipe(tmp_path, MaskingRecipe)
     one_line(error)

@@ -440,8 +440,17 @@ def test_shapes_that_differ_are_refused():
     for call in (ideal_binary_mask, ideal_ratio_mask, phase_sensitive_mask):
         with pytest.raises(ValueError, match="same shape"):
             call(a, b)
-    for call in (apply_mask, with_phase):
+    with pytest.raises(ValueError, match="mask of the spectrum's shape"):
+        apply_mask(b.abs(), a)
+    for magnitude in (b.abs(), a):  # another shape, a complex one
         with pytest.raises(ValueError, match="expected a real"):
-            call(b.abs(), a)
-        with pytest.raises(ValueError, match="expected a real"):
-            call(a, a)
+            with_phase(magnitude, a)
+
+
+def test_a_complex_mask_turns_the_phase():
+    spectrum = stft(noise(4000))
+    turned = apply_mask(torch.full(spectrum.shape, 0.5j), spectrum)
+    torch.testing.assert_close(turned, 0.5j * spectrum)
+    torch.testing.assert_close(
+        istft(apply_mask(torch.full(spectrum.shape, -1 + 0j), spectrum), length=4000), -noise(4000)
+    )
