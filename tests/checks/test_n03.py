@@ -19,7 +19,7 @@ def active_snr(snr_db, active_share):
 
 def rescale_together(target, interference):
     mixture = target + interference
-    peak = mixture.abs().max().clamp(min=1.0)
+    peak = mixture.abs().amax(dim=-1, keepdim=True).clamp(min=1.0)
     return mixture / peak, target / peak, interference / peak
 
 
@@ -67,6 +67,18 @@ def _always_full_scale(target, interference):
     return (target + interference) / peak, target / peak, interference / peak
 
 
+def _one_peak_for_all(target, interference):
+    mixture = target + interference
+    peak = mixture.abs().max().clamp(min=1.0)
+    return mixture / peak, target / peak, interference / peak
+
+
+def _peak_over_the_batch(target, interference):
+    mixture = target + interference
+    peak = mixture.abs().amax(dim=0 if mixture.ndim > 1 else -1, keepdim=True).clamp(min=1.0)
+    return mixture / peak, target / peak, interference / peak
+
+
 def _two_numbers(labels, random):
     return tuple(int(number) for number in random.choice(len(labels), size=2, replace=False))
 
@@ -93,6 +105,8 @@ WRONG = [
     ("03.rescale_together", _always_full_scale, "at least 1"),
     ("03.rescale_together", _in_place, "new tensor"),
     ("03.rescale_together", lambda s, n: s + n, "three"),
+    ("03.rescale_together", _one_peak_for_all, "last axis"),
+    ("03.rescale_together", _peak_over_the_batch, "last axis"),
     ("03.draw_pair", _two_numbers, "label differs"),
     ("03.draw_pair", _first_of_another_label, "another label"),
     ("03.draw_pair", _own_generator, "generator"),

@@ -68,7 +68,7 @@ def check_active_snr(answer):
 
 
 def check_rescale_together(answer):
-    """x / p = s / p + n / p with p = max(1, max |x|)."""
+    """x / p = s / p + n / p with p = max(1, max |x|), for each clip of a batch."""
     target = torch.tensor([0.2, -1.6, 0.4, 0.0])
     interference = torch.tensor([0.2, -0.9, 0.1, 0.3])  # the mixture's peak is 2.5
     kept = target.clone(), interference.clone()
@@ -79,7 +79,7 @@ def check_rescale_together(answer):
             got="they were changed in place",
             hint="Write target / peak, which makes a new tensor, rather than target /= peak.",
         )
-    hint = "Divide by the mixture's peak, (target + interference).abs().max()."
+    hint = "Divide by the mixture's peak, the largest (target + interference).abs()."
     expect_shape(mixture, (4,), what="the mixture", hint=hint)
     if not torch.allclose(torch.as_tensor(mixture), scaled_target + scaled_interference, atol=1e-5):
         raise Wrong(
@@ -96,6 +96,12 @@ def check_rescale_together(answer):
         what="a mixture with a peak of 0.25",
         hint="It does not clip, so it stays as it is: the peak to divide by is at least 1.",
     )
+    gains = torch.tensor([[1.0], [0.1], [2.0]])  # peaks of 2.5, 0.25 and 5
+    batch = _three(answer(gains * target, gains * interference))
+    hint = "Each clip of the batch has its own peak: take the largest along the last axis, and keep that axis."
+    for what, given, scaled in zip(("mixtures", "targets"), (target + interference, target), batch, strict=False):
+        wanted = torch.stack([given / 2.5, 0.1 * given, given / 2.5])
+        expect_close(scaled, wanted, what=f"the {what} of a batch of three, with peaks of 2.5, 0.25 and 5", hint=hint)
 
 
 def check_draw_pair(answer):
