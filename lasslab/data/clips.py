@@ -199,7 +199,7 @@ def find_audio(index: Mapping[str, Path], *names: str) -> Path | None:
 
 
 def check_present(
-    paths: Iterable[tuple[str, Path | None]], *, table: Path, folder: Path, remedy: str, skip_missing: bool
+    paths: Iterable[tuple[str, Path | None]], *, table: Path, folder: Path, remedy: str, skip_missing: bool | None
 ) -> None:
     """Refuse a table whose sounds are missing, or say how many are when they may be left out.
 
@@ -208,7 +208,7 @@ def check_present(
         table: where the names come from.
         folder: where the files were looked for.
         remedy: what to do.
-        skip_missing: warn instead of refusing, unless nothing is left.
+        skip_missing: warn instead of refusing, unless nothing is left; None where leaving out is no choice.
 
     Raises:
         ValueError: files are missing; says how many and which is the first.
@@ -221,7 +221,7 @@ def check_present(
     if skip_missing and len(missing) < len(paths):
         warnings.warn(f"{found}: left out", stacklevel=3)
         return
-    allowed = "" if skip_missing else ", or leave them out with skip_missing=True"
+    allowed = "" if skip_missing is not False else ", or leave them out with skip_missing=True"
     raise ValueError(f"{found}: {remedy}{allowed}")
 
 

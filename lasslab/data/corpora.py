@@ -20,7 +20,7 @@ from lasslab.data.youtube import read_audiocaps, read_vggsound
 
 __all__ = ["CORPORA", "Clip", "data_root", "load_corpus", "read_esc50", "read_table", "synthesised_clips"]
 
-CORPORA = ("synthesis", "esc50", "clotho", "audiocaps", "vggsound", "wavcaps", "dcase2024-t9")
+CORPORA = ("synthesis", "esc50", "clotho", "audiocaps", "vggsound", "wavcaps", "dcase2024")
 
 
 def load_corpus(

@@ -1,4 +1,4 @@
-"""DCASE 2024 Task 9, language-queried audio source separation: its development set, and the lists of its two test sets.
+"""DCASE 2024 Task 9, language-queried audio source separation: the clips of its development and validation sets.
 
 The challenge's own files lie in `DCASE2024-T9/`. The development set has no sound of its own: it is FSD50K, for which a
 language model wrote one sentence a clip from the classes, and Clotho; both are looked for beside that folder.
@@ -7,9 +7,7 @@ Reference: dcase.community/challenge2024/task-language-queried-audio-source-sepa
 Open Dataset of Human-Labeled Sound Events", IEEE/ACM Transactions on Audio, Speech, and Language Processing 30, 2022.
 """
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 from lasslab.data.clips import Clip, check_present, choose_splits, find_audio, index_audio, not_there, read_table
@@ -17,18 +15,7 @@ from lasslab.data.clotho import read_clotho
 from lasslab.data.wavcaps import read_json_entries
 
 FOLDER = "DCASE2024-T9"
-FETCH = "dcase2024-t9"
-
-
-@dataclass(frozen=True)
-class ListedMixture:
-    """One row of the synthetic validation list: mix `noise_path` into `target_path` at `snr_db`, ask for `query`."""
-
-    idx: str
-    query: str
-    target_path: Path
-    noise_path: Path
-    snr_db: float
+FETCH = "dcase2024"
 
 
 def read_dcase(root: str | Path, *, splits: Sequence[str] | None = None, skip_missing: bool = False) -> list[Clip]:
@@ -69,80 +56,6 @@ def read_dcase(root: str | Path, *, splits: Sequence[str] | None = None, skip_mi
     if "validation" in chosen:
         clips += _read_validation(chosen["validation"], skip_missing=skip_missing)
     return clips
-
-
-def read_dcase_mixtures(folder: str | Path) -> list[ListedMixture]:
-    """Read the synthetic validation list, `lass_synthetic_validation.csv`: `source, noise, snr, query`.
-
-    `source` and `noise` are names in `lass_validation/` without suffix. The challenge mixes over the whole clip, as
-    `lasslab.data.mixtures.mix_at_snr` does, and lowers mixture and source together when they would clip.
-
-    Args:
-        folder: the challenge's folder, `DCASE2024-T9`.
-
-    Returns:
-        3,000 rows in the published list, in its order.
-
-    Raises:
-        ValueError: when the list, a column, a number or an audio file is missing; names the line.
-    """
-    folder = Path(folder)
-    table = folder / "lass_synthetic_validation.csv"
-    if not table.is_file():
-        raise not_there("DCASE 2024 Task 9", folder=folder, looked_for=table, fetch=f"{FETCH} --part validation")
-    rows = read_table(table, columns=("source", "noise", "snr"))
-    index = index_audio(folder / "lass_validation")
-    check_present(
-        [(row[column], find_audio(index, row[column])) for row in rows for column in ("source", "noise")],
-        table=table,
-        folder=folder / "lass_validation",
-        remedy=f"run lasslab fetch {FETCH} --part validation",
-        skip_missing=False,
-    )
-    return [
-        ListedMixture(
-            idx=str(number - 2),
-            query=_query(row, table=table, number=number),
-            target_path=index[row["source"]],
-            noise_path=index[row["noise"]],
-            snr_db=_snr(row["snr"], table=table, number=number),
-        )
-        for number, row in enumerate(rows, start=2)
-    ]
-
-
-def read_dcase_queries(folder: str | Path, which: str = "synthetic") -> list[tuple[Path, str]]:
-    """Read a list of the evaluation set: mixtures and what is asked of them. Their sources were never released.
-
-    Args:
-        folder: the challenge's folder, `DCASE2024-T9`.
-        which: `"synthetic"` (`lass_synthetic_evaluation.csv`, 3,000 mixtures in `lass_evaluation_synth/`) or `"real"`
-            (`lass_real_evaluation.csv`, 100 clips with two queries each in `lass_evaluation_real/`); both `wav, query`.
-
-    Returns:
-        Mixture and query, in the order of the list.
-
-    Raises:
-        ValueError: when the list, a column or an audio file is missing, or there is no such list.
-    """
-    folders = {"synthetic": "lass_evaluation_synth", "real": "lass_evaluation_real"}
-    if which not in folders:
-        raise ValueError(f"the evaluation set has the lists {', '.join(folders)}, asked for {which!r}")
-    folder = Path(folder)
-    table = folder / f"lass_{which}_evaluation.csv"
-    if not table.is_file():
-        raise not_there("DCASE 2024 Task 9", folder=folder, looked_for=table, fetch=f"{FETCH} --part evaluation")
-    rows = read_table(table, columns=("wav",))
-    index = index_audio(folder / folders[which])
-    paths = [find_audio(index, row["wav"]) for row in rows]
-    check_present(
-        [(row["wav"], path) for row, path in zip(rows, paths, strict=True)],
-        table=table,
-        folder=folder / folders[which],
-        remedy=f"run lasslab fetch {FETCH} --part evaluation",
-        skip_missing=False,
-    )
-    return [(index[row["wav"]], _query(row, table=table, number=n)) for n, row in enumerate(rows, start=2)]
 
 
 def _read_fsd50k(root: Path, part: str, *, skip_missing: bool) -> list[Clip]:
@@ -204,28 +117,10 @@ def _read_validation(path: Path, *, skip_missing: bool) -> list[Clip]:
     clips = []
     for entry, found in zip(entries, paths, strict=True):
         if found is not None:
-            source = f"dcase2024-t9/{Path(str(entry['index'])).stem}"
+            source = f"dcase2024/{Path(str(entry['index'])).stem}"
             words = entry.get("tags") or ()
             words = words.split(",") if isinstance(words, str) else words
             tags = tuple(str(word).strip() for word in words if str(word).strip())
             captions = tuple(str(caption).strip() for caption in entry["captions"])
             clips.append(Clip(tags[0] if tags else source, captions, source, FETCH, path=found, tags=tags))
     return clips
-
-
-def _query(row: Mapping[str, str], *, table: Path, number: int) -> str:
-    """The sentence of a row, whichever of its two names the column has."""
-    query = (row.get("query") or row.get("caption") or "").strip()
-    if not query:
-        raise ValueError(f"{table}, line {number}: no value for query")
-    return query
-
-
-def _snr(text: str, *, table: Path, number: int) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise ValueError(f"{table}, line {number}: snr {text!r} is not a number of dB")
-    return value
