@@ -13,6 +13,7 @@ from lasslab.signal.spectral import stft
 from lasslab.training.objectives import (
     Masking,
     MaskingWeights,
+    level_db,
     limited_sdr,
     log_magnitude_distance,
     spectral_convergence,
@@ -309,3 +310,54 @@ def test_half_precision_costs_little():
         exact, _ = terms(Constant(0.37), batch())
     assert half.dtype == torch.float32 and half.item() == pytest.approx(full.item(), rel=0.03)
     assert exact.item() == pytest.approx(terms(Constant(0.37), batch())[0].item(), rel=1e-6)
+
+
+# --- questions about what is not there
+
+
+def test_the_level_of_an_estimate_has_a_soft_floor():
+    mixture = noise(3, 1_000)
+    kept = level_db(estimate=torch.tensor([1.0, 0.1, 0.0])[:, None] * mixture, mixture=mixture, floor_db=30.0)
+    expected = [10 * math.log10(ratio + 1e-3) for ratio in (1.0, 0.01, 0.0)]
+    torch.testing.assert_close(kept, torch.tensor(expected), atol=1e-4, rtol=0)
+
+
+def absent_batch(absent: list[bool]) -> dict:
+    return batch() | {"absent": torch.tensor(absent)}
+
+
+def test_an_absent_example_counts_by_its_level_alone():
+    weights = MaskingWeights(spectral_convergence=1.0, log_magnitude=1.0, sdr=1.0, si_sdr=1.0, absent=2.0)
+    objective = Masking(LetterEncoder(), weights)
+    mixed, without = absent_batch([True, True, True]), objective
+    total, terms = without.loss(Constant(0.1), mixed, torch.Generator())
+    assert set(terms) == {"absent"}
+    assert terms["absent"].item() == pytest.approx(math.log10(0.01 + 1e-3), abs=1e-3)
+    assert total.item() == pytest.approx(2 * terms["absent"].item(), abs=1e-5)
+
+
+def test_each_example_has_the_same_weight_whether_its_sound_is_there_or_not():
+    objective = Masking(LetterEncoder(), MaskingWeights(1.0, 1.0, 0.0, 1.0, 0.5, absent=1.0))
+    network = Constant(0.4)
+    total, terms = objective.loss(network, absent_batch([False, True, False]), torch.Generator())
+    kept = {key: value[[0, 2]] if torch.is_tensor(value) else [value[0], value[2]] for key, value in batch().items()}
+    present, parts = objective.loss(network, kept, torch.Generator())
+    assert total.item() == pytest.approx((2 * present.item() + terms["absent"].item()) / 3, abs=1e-5)
+    for name, value in parts.items():
+        torch.testing.assert_close(terms[name], value)
+
+
+def test_the_absent_term_teaches_silence_and_gradients_stay_finite():
+    objective = Masking(LetterEncoder(), MaskingWeights(absent=1.0))
+    for value in (1.0, 0.3, 1e-4):
+        network = Constant(value)
+        objective.loss(network, absent_batch([True, True, True]), torch.Generator())[0].backward()
+        assert network.value.grad.isfinite() and network.value.grad > 0, "less is better"
+
+
+def test_without_a_weight_an_absent_example_is_passed_over():
+    objective = Masking(LetterEncoder(), MaskingWeights())
+    network = Constant(0.5)
+    total, terms = objective.loss(network, absent_batch([True, False, True]), torch.Generator())
+    assert "absent" not in terms and total.isfinite()
+    total.backward()

@@ -372,3 +372,13 @@ def test_a_missing_package_says_how_to_install_it(monkeypatch):
         assert text.MINILM_PACKAGE in one_line(error)
     finally:
         minilm_folder.cache_clear()
+
+
+def test_no_text_says_the_same_whatever_is_asked():
+    control = load_text_encoder("none")
+    cache = TextCache(control)
+    tokens, mask = cache(["a dog barking", "rain falling", "a dog barking"])
+    assert tokens.shape == (3, 1, control.dim) and mask.all()
+    assert (tokens == tokens[0]).all() and cache.name == "none"
+    with pytest.raises(ValueError, match="at least one sentence"):
+        control([])
