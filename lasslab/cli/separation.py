@@ -5,11 +5,11 @@ from typing import Annotated
 
 import typer
 
-from lasslab.cli.options import DEFAULT_SYSTEM, Device, Seed, System, check_output
+from lasslab.cli.options import DEFAULT_SYSTEM, Device, Seed, System, check_output, is_terminal
 
 
 def separate(
-    audio: Annotated[Path, typer.Argument(metavar="IN", help="Recording: WAV, FLAC, OGG or MP3.")],
+    audio: Annotated[Path, typer.Argument(metavar="IN", help="Recording of any length: WAV, FLAC, OGG or MP3.")],
     query: Annotated[str, typer.Argument(help='What to keep, in words: "a dog barking".')],
     output: Annotated[Path, typer.Option("-o", "--output", help="Where to write; the suffix decides the format.")],
     system: System = DEFAULT_SYSTEM,
@@ -20,20 +20,18 @@ def separate(
     import torch
 
     from lasslab.models.text import check_query
-    from lasslab.signal.audio import read_audio, save_audio
+    from lasslab.signal.audio import scan_audio
     from lasslab.systems.separation import load_separator
+    from lasslab.systems.streaming import separate_file
 
     check_query(query)
     check_output(output, audio)
-    waveform, sample_rate = read_audio(audio)
-    if not waveform.any():
+    scan = scan_audio(audio)
+    if scan.peak == 0:
         raise ValueError(f"{audio} is silent from start to end, there is nothing to separate: check the recording")
     separator = load_separator(system, device=device)
-    try:
-        estimate = separator(waveform, query, sample_rate=sample_rate, generator=torch.Generator().manual_seed(seed))
-    except ValueError as error:
-        raise ValueError(f"{audio}: {error}") from error
-    save_audio(output, estimate, sample_rate=sample_rate)
-    kept = estimate.square().mean().sqrt() / waveform.square().mean().sqrt().clamp(min=1e-12)
-    level = f"{20 * torch.log10(kept.clamp(min=1e-6)):.1f} dB of the recording's level"
-    typer.echo(f"{output}: {waveform.shape[-1] / sample_rate:.2f} s, {sample_rate} Hz, {level} ({separator.name})")
+    generator = torch.Generator().manual_seed(seed)
+    written = separate_file(separator, audio, output, query, generator=generator, scan=scan, progress=is_terminal())
+    level = f"{written.level_db:.1f} dB of the recording's level"
+    seconds = written.n_samples / written.sample_rate
+    typer.echo(f"{output}: {seconds:.2f} s, {written.sample_rate} Hz, {level} ({separator.name})")

@@ -3,17 +3,27 @@
 Waveforms are float32 tensors, full scale is [-1, 1], the last axis is time: (T,) or (C, T). Decoding is
 libsndfile's (soundfile), resampling soxr's, loudness pyloudnorm's; each is imported where it is used, so that
 importing the package stays quick.
+
+A file is read and written whole (`read_audio`, `save_audio`) or as a stream of blocks (`scan_audio`, `read_blocks`,
+`save_blocks`), in memory that does not depend on its length; both give the same samples.
 """
 
-import io
 import math
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from lasslab.signal.files import write_atomically
+
+if TYPE_CHECKING:
+    import soundfile
 
 SAMPLE_RATE = 16_000
 LOUDNESS_BLOCK = 0.4  # seconds, ITU-R BS.1770
@@ -26,6 +36,7 @@ FORMATS = {
     ".mp3": ("MP3", "MPEG_LAYER_III"),
 }
 BLOCK_FRAMES = 65_536  # libsndfile's Vorbis encoder overflows its stack when handed minutes in one call
+WAV_LIMIT = 2**32 - 2**16  # bytes of samples: the header of a WAV file counts in 32 bits, its 64-bit twin is RF64
 
 
 def read_audio(path: str | Path) -> tuple[Tensor, int]:
@@ -40,28 +51,77 @@ def read_audio(path: str | Path) -> tuple[Tensor, int]:
     Raises:
         ValueError: the file is missing, unreadable or empty, or has NaN or infinite samples.
     """
-    import soundfile
-
     path = Path(path)
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder: give the path of one audio file")
-    if not path.exists():
-        raise ValueError(f"{path} does not exist: check the path")
-    if path.stat().st_size == 0:
-        raise ValueError(f"{path} is an empty file: record or download it again")
-    unreadable = f"{path} cannot be read as audio: convert it to WAV, FLAC, OGG or MP3"
-    if path.suffix.lower() == ".mp3" and not _may_be_audio(path):
-        raise ValueError(unreadable)
-    try:
-        samples, sample_rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except (soundfile.SoundFileError, OSError) as error:
-        raise ValueError(unreadable) from error
-    waveform = torch.from_numpy(samples.T.copy())  # (C, T)
+    with _open_audio(path) as file:
+        waveform, sample_rate = _read_samples(file, path, -1), file.samplerate
     if waveform.shape[-1] == 0:
         raise ValueError(f"{path} holds no samples: record or download it again")
-    if not waveform.isfinite().all():
-        raise ValueError(f"{path} has NaN or infinite samples: export it again from the program that made it")
     return waveform, sample_rate
+
+
+@dataclass(frozen=True)
+class AudioScan:
+    """What a sound file holds, found by reading it once from start to end.
+
+    Attributes:
+        sample_rate: Hz.
+        n_channels: C.
+        n_samples: T, counted; a header may be wrong.
+        peak: largest absolute sample.
+        rms: root mean square over all channels.
+    """
+
+    sample_rate: int
+    n_channels: int
+    n_samples: int
+    peak: float
+    rms: float
+
+
+def scan_audio(path: str | Path) -> AudioScan:
+    """Read a sound file through, block by block, and say what is in it.
+
+    Args:
+        path: WAV, FLAC, OGG or MP3 file.
+
+    Returns:
+        Rate, channels, length and level; a peak of 0 is silence from start to end.
+
+    Raises:
+        ValueError: see `read_audio`; broken samples are found wherever they are.
+    """
+    path = Path(path)
+    with _open_audio(path) as file:
+        n_samples, peak, energy = 0, 0.0, 0.0
+        while (block := _read_samples(file, path, BLOCK_FRAMES).numpy()).shape[-1]:
+            n_samples += block.shape[-1]
+            peak = max(peak, float(np.abs(block).max()))
+            energy += float(np.square(block, dtype=np.float64).sum())
+        sample_rate, n_channels = file.samplerate, file.channels
+    if n_samples == 0:
+        raise ValueError(f"{path} holds no samples: record or download it again")
+    return AudioScan(sample_rate, n_channels, n_samples, peak, math.sqrt(energy / (n_samples * n_channels)))
+
+
+def read_blocks(path: str | Path, *, n_samples: int = BLOCK_FRAMES) -> Iterator[Tensor]:
+    """Read a sound file as a stream.
+
+    Args:
+        path: WAV, FLAC, OGG or MP3 file.
+        n_samples: length of a block; the last may be shorter.
+
+    Yields:
+        Tensor: Samples, float32, shape (C, n), which put together are `read_audio`'s.
+
+    Raises:
+        ValueError: see `read_audio`, raised when the stream gets there; a block length below 1.
+    """
+    path = Path(path)
+    if n_samples < 1:
+        raise ValueError(f"a block must have at least 1 sample, got {n_samples}: use {BLOCK_FRAMES}")
+    with _open_audio(path) as file:
+        while (block := _read_samples(file, path, n_samples)).shape[-1]:
+            yield block
 
 
 def load_audio(path: str | Path, *, sample_rate: int = SAMPLE_RATE, mono: bool = True) -> Tensor:
@@ -105,9 +165,45 @@ def save_audio(path: str | Path, waveform: Tensor, *, sample_rate: int) -> None:
     path = Path(path)
     _check_destination(path)
     check_waveform(waveform, name=f"the waveform for {path}")
-    encoded = _encode(path, waveform, sample_rate)
+    _check_peak(path, waveform)
+    channels = waveform.detach().reshape(-1, waveform.shape[-1])  # (C, T)
+    save_blocks(path, [channels], sample_rate=sample_rate, n_channels=len(channels), n_samples=channels.shape[-1])
+
+
+def save_blocks(
+    path: str | Path,
+    blocks: Iterable[Tensor],
+    *,
+    sample_rate: int,
+    n_channels: int,
+    n_samples: int | None = None,
+) -> None:
+    """Write a sound file from a stream of blocks, whole or not at all.
+
+    Formats as in `save_audio`. The blocks are written under a temporary name as they come; when the last one is
+    in, the file gets its name. Whatever ends the stream before that, an error in it or Ctrl-C, leaves what was
+    there.
+
+    Args:
+        path: file to write, .wav, .flac, .ogg or .mp3.
+        blocks: samples, shape (C, n) each.
+        sample_rate: Hz.
+        n_channels: C.
+        n_samples: T if it is known beforehand: a WAV file of more than 4 GiB is then written as RF64, which
+            begins with other letters and is read by everything that knows long files.
+
+    Raises:
+        ValueError: unknown suffix, no such folder, a full disk, a rate or channel count that the format cannot
+            hold, an unusable block, a WAV file that grows beyond 4 GiB unannounced; or samples beyond full
+            scale in a format that would clip them, which in a stream is known only when they come.
+    """
+    path = Path(path)
+    _check_destination(path)
+    file_format, _ = FORMATS[path.suffix.lower()]
+    if file_format == "WAV" and n_samples is not None and 4 * n_channels * n_samples > WAV_LIMIT:
+        file_format = "RF64"
     try:
-        write_atomically(path, lambda temporary: temporary.write_bytes(encoded))
+        write_atomically(path, lambda temporary: _encode(temporary, path, blocks, sample_rate, n_channels, file_format))
     except OSError as error:
         raise ValueError(f"{path} cannot be written ({error.strerror}): check space and rights") from error
 
@@ -279,26 +375,131 @@ def _check_destination(path: Path) -> None:
         raise ValueError(f"{path} cannot be written, there is no folder {path.parent}: make it first")
 
 
-def _encode(path: Path, waveform: Tensor, sample_rate: int) -> memoryview:
-    """The whole file in memory: libsndfile does not report a disk that is full when it closes a file."""
+@contextmanager
+def _open_audio(path: Path) -> "Iterator[soundfile.SoundFile]":
+    """An open sound file; what keeps it from being one is said in one line."""
     import soundfile
 
-    file_format, subtype = FORMATS[path.suffix.lower()]
-    peak = waveform.abs().max().item()
-    if peak > 1 and subtype != "FLOAT":
-        raise ValueError(f"{path} would clip, its peak is {peak:.3g} of 1: lower the level or save as .wav")
-    samples = waveform.detach().cpu().float().reshape(-1, waveform.shape[-1]).T.numpy()  # (T, C)
-    buffer = io.BytesIO()
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: give the path of one audio file")
+    if not path.exists():
+        raise ValueError(f"{path} does not exist: check the path")
+    if path.stat().st_size == 0:
+        raise ValueError(f"{path} is an empty file: record or download it again")
+    if path.suffix.lower() == ".mp3" and not _may_be_audio(path):
+        raise ValueError(_unreadable(path))
     try:
-        with soundfile.SoundFile(buffer, "w", int(sample_rate), samples.shape[1], subtype, format=file_format) as file:
-            for start in range(0, len(samples), BLOCK_FRAMES):
-                file.write(samples[start : start + BLOCK_FRAMES])
-    except soundfile.SoundFileError as error:
-        raise ValueError(
-            f"{path} cannot hold {samples.shape[1]} channels at {sample_rate} Hz in {file_format}: "
-            "resample to 16000 Hz, mix down with to_mono, or save as .wav"
-        ) from error
-    return buffer.getbuffer()
+        file = soundfile.SoundFile(path)
+    except (soundfile.SoundFileError, OSError) as error:
+        raise ValueError(_unreadable(path)) from error
+    with file:
+        yield file
+
+
+def _unreadable(path: Path) -> str:
+    return f"{path} cannot be read as audio: convert it to WAV, FLAC, OGG or MP3"
+
+
+def _read_samples(file: "soundfile.SoundFile", path: Path, n_samples: int) -> Tensor:
+    """The next samples of a file, all that are left for -1: shape (C, n), n = 0 at its end."""
+    import soundfile
+
+    try:
+        samples = file.read(n_samples, dtype="float32", always_2d=True)
+    except (soundfile.SoundFileError, OSError) as error:
+        raise ValueError(_unreadable(path)) from error
+    if not np.isfinite(samples).all():  # in numpy: torch would wake its threads for every small block
+        raise ValueError(f"{path} has NaN or infinite samples: export it again from the program that made it")
+    return torch.from_numpy(samples.T.copy())  # (C, n)
+
+
+def _check_peak(path: Path, samples: Tensor, *, at: str = "") -> None:
+    """Refuse what goes beyond full scale in a format that cannot hold it."""
+    peak = samples.abs().max().item()
+    if peak > 1 and FORMATS[path.suffix.lower()][1] != "FLOAT":
+        raise ValueError(f"{path} would clip, its peak is {peak:.3g} of 1{at}: lower the level or save as .wav")
+
+
+class _Sink:
+    """A file for libsndfile to write into, which remembers the first failure.
+
+    libsndfile itself does not report a disk that fills up while it closes a file, and an exception cannot pass
+    through it: Ctrl-C would be printed and forgotten.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.file = path.open("w+b")
+        self.failure: BaseException | None = None
+
+    def _guard(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return call(*arguments)
+        except BaseException as error:
+            self.failure = self.failure or error
+            return 0
+
+    def write(self, data: bytes) -> int:
+        return self._guard(self.file.write, data)
+
+    def readinto(self, buffer: bytearray) -> int:
+        return self._guard(self.file.readinto, buffer)
+
+    def seek(self, offset: int, whence: int) -> int:
+        return self._guard(self.file.seek, offset, whence)
+
+    def tell(self) -> int:
+        return self._guard(self.file.tell)
+
+    @contextmanager
+    def watch(self, unfit: str) -> Iterator[None]:
+        """Around every call of libsndfile: raise what happened in the file, or `unfit` where the format refuses."""
+        import soundfile
+
+        try:
+            yield
+        except (soundfile.SoundFileError, AssertionError) as error:  # soundfile asserts that all was written
+            if self.failure is None:
+                raise ValueError(unfit) from error
+        if self.failure is not None:
+            raise self.failure
+
+
+def _encode(
+    temporary: Path, path: Path, blocks: Iterable[Tensor], sample_rate: int, n_channels: int, file_format: str
+) -> None:
+    """Write the blocks to `temporary`, the file that will be `path`."""
+    import soundfile
+
+    unfit = (
+        f"{path} cannot hold {n_channels} channels at {sample_rate} Hz in {file_format}: "
+        "resample to 16000 Hz, mix down with to_mono, or save as .wav"
+    )
+    sink = _Sink(temporary)
+    subtype = FORMATS[path.suffix.lower()][1]
+    with sink.file:
+        with sink.watch(unfit):
+            file = soundfile.SoundFile(sink, "w", int(sample_rate), n_channels, subtype, format=file_format)
+        try:
+            n_written = 0
+            for block in blocks:
+                check_waveform(block, name=f"a block for {path}", dims=(2,))
+                if block.shape[0] != n_channels:
+                    raise ValueError(f"{path} has {n_channels} channels, got a block of shape {tuple(block.shape)}")
+                _check_peak(path, block, at=f" at {n_written / sample_rate:.2f} s" if n_written else "")
+                n_written += block.shape[-1]
+                if file_format == "WAV" and 4 * n_channels * n_written > WAV_LIMIT:
+                    raise ValueError(f"{path} would grow beyond 4 GiB, more than WAV can hold: save as .flac")
+                for part in block.detach().cpu().float().split(BLOCK_FRAMES, dim=-1):
+                    with sink.watch(unfit):
+                        file.write(part.T.numpy())
+            if n_written == 0:
+                raise ValueError(f"there are no samples for {path}: give it at least one block")
+            with sink.watch(unfit):
+                file.close()
+        except BaseException:
+            with suppress(soundfile.SoundFileError):
+                file.close()  # before the file that it writes into
+            raise
 
 
 def _may_be_audio(path: Path) -> bool:
