@@ -1,6 +1,7 @@
 # make course   run the whole course headless; the report is build/course/index.html
 # make test     run every test, and the committed notebooks' own checks
 # make lab      open JupyterLab on the course
+# make student  write the edition without solutions into student/; changed work there is never overwritten
 # make clean    remove the environment and what the targets above left behind
 #
 # Each target sets up .venv by itself when it is missing or older than the dependency files.
@@ -10,7 +11,7 @@ VENV    := .venv
 PYTHON  := $(VENV)/bin/python
 READY   := $(VENV)/.ready
 
-.PHONY: course test lab clean
+.PHONY: course test lab student clean
 
 course: $(READY)
 	$(PYTHON) -m lasslab.course.runner --out build/course
@@ -21,6 +22,9 @@ test: $(READY)
 
 lab: $(READY)
 	$(PYTHON) -m jupyterlab notebooks
+
+student: $(READY)
+	$(PYTHON) -m lasslab.cli student -o student
 
 clean:
 	rm -rf .venv build .pytest_cache .hypothesis .ruff_cache

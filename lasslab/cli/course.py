@@ -1,4 +1,4 @@
-"""`lasslab doctor` and `lasslab run`: the course on this machine."""
+"""`lasslab doctor`, `lasslab run` and `lasslab student`: the course on this machine."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,6 +37,19 @@ def run(
     values = parse_parameters(path, dict(_name_and_value(text) for text in parameters or []))
     result = run_notebook(path, parameters=values, preset=preset, output_dir=output)
     typer.echo(f"{result.notebook}: {result.seconds:.0f} s, {result.peak_memory_mb:.0f} MB; page {result.page}")
+
+
+def student(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the edition; yours to work in.")],
+    notebooks: Annotated[Path | None, typer.Option(help="The course; default: the one beside the package.")] = None,
+) -> None:
+    """Write the edition without solutions: every exercise is a stub that says "not done yet"."""
+    from lasslab.course.runner import course_folder
+    from lasslab.course.student import write_student_edition
+
+    files = write_student_edition(notebooks if notebooks is not None else course_folder(), output_dir=output)
+    n_notebooks = sum(file.suffix == ".ipynb" for file in files)
+    typer.echo(f"{n_notebooks} notebooks without solutions in {output}; begin with {output / 'README.md'}")
 
 
 def join_parameters(arguments: Sequence[str]) -> list[str]:

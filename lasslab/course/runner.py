@@ -352,13 +352,18 @@ def find_notebook(name: Path | str) -> Path:
         if not path.is_file():
             raise ValueError(f"no notebook at {path}; give the path of an .ipynb file, or its number in the course")
         return path
-    folders = (Path("notebooks"), Path(__file__).resolve().parents[2] / "notebooks")
-    folder = next((folder for folder in folders if folder.is_dir()), folders[0])
+    folder = course_folder()
     found = [file for file in sorted(folder.glob("*.ipynb")) if file.stem == path.name or file.stem[:2] == path.name]
     if len(found) != 1:
         known = ", ".join(file.stem for file in sorted(folder.glob("*.ipynb"))) or "none"
         raise ValueError(f"no notebook {path.name!r} in {folder}; it has {known}")
     return found[0]
+
+
+def course_folder() -> Path:
+    """The folder of the course: `notebooks` here, or beside the package."""
+    folders = (Path("notebooks"), Path(__file__).resolve().parents[2] / "notebooks")
+    return next((folder for folder in folders if folder.is_dir()), folders[0])
 
 
 def course_plan(notebooks: Path | str) -> list[tuple[Path, str, dict[str, Any]]]:
