@@ -224,7 +224,8 @@ def mix_in_lufs_range(
 ) -> ManyMixture:
     """Bring each part to a loudness drawn uniformly from a range, and add: the VGGSound test of AudioSep.
 
-    There the range is -35 to -25 LUFS, so that the SNR lies within about 10 dB of 0 and is often near it.
+    There the range is -35 to -25 LUFS. The loudness of two parts differs by at most 10 LU then, and their SNR may differ
+    by more: loudness leaves pauses out, energy over the whole clip does not, and one bark in five seconds is loud.
 
     Args:
         target: (T,).

@@ -1,0 +1,119 @@
+"""`lasslab mixtures`: a test set of mixtures, drawn from a corpus and written with its list."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lasslab.cli.options import Seed, is_terminal
+
+Range = tuple[float, float]
+
+
+def mixtures(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to make.")],
+    corpus: Annotated[
+        str | None, typer.Option(help="Corpus to draw from; default the protocol's. esc50, synthesis, ...")
+    ] = None,
+    number: Annotated[
+        int | None, typer.Option("-n", "--number", help="Number of mixtures; default the protocol's.")
+    ] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="A published test set's recipe: esc50, vggsound, thesis-0.75, ...")
+    ] = None,
+    snr_db: Annotated[
+        Range | None, typer.Option(metavar="LO HI", help="SNR in dB, drawn uniformly; default 0 0.")
+    ] = None,
+    lufs: Annotated[
+        Range | None, typer.Option(metavar="LO HI", help="Loudness of each part in LUFS, instead of an SNR.")
+    ] = None,
+    max_similarity: Annotated[
+        float | None, typer.Option(help="Drop mixtures whose cosine with the target is above this.")
+    ] = None,
+    n_sources: Annotated[int | None, typer.Option(help="Sounds in a mixture; default 2.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Length; default the protocol's, or the target's own.")] = None,
+    folds: Annotated[str | None, typer.Option(help="Folds to draw from: 4, or 1,2,3.")] = None,
+    split: Annotated[str | None, typer.Option(help="Split to draw from; default the protocol's.")] = None,
+    with_mixtures: Annotated[
+        bool, typer.Option("--mixtures", help="Write the mixtures too, not only their sources.")
+    ] = False,
+    seed: Seed = 0,
+) -> None:
+    """Draw a test set and write it: a pair list, its audio, and what each mixture is."""
+    from tqdm import tqdm
+
+    from lasslab import __version__
+    from lasslab.data.corpora import load_corpus
+    from lasslab.data.protocols import check_new_folder, describe_protocol, draw_mixtures, write_mixtures
+    from lasslab.evaluation.provenance import git_commit
+
+    check_new_folder(output)
+    changes: dict[str, Any] = {
+        "corpus": corpus,
+        "n": number,
+        "snr_db": snr_db,
+        "lufs": lufs,
+        "max_similarity": max_similarity,
+        "n_sources": n_sources,
+        "seconds": seconds,
+        "split": split,
+    }
+    recipe, changed = _recipe(protocol, {name: value for name, value in changes.items() if value is not None})
+    recipe.check_buildable()
+    chosen_folds = None if folds is None else _whole_numbers(folds, name="--folds")
+    clips = load_corpus(recipe.corpus, folds=chosen_folds, splits=[recipe.split] if recipe.split else None)
+    rows = draw_mixtures(recipe, clips, seed=seed)
+    about = {
+        "protocol": describe_protocol(recipe),
+        "changed": changed,
+        "seed": seed,
+        "corpus": {
+            "name": Path(recipe.corpus).name,
+            "split": recipe.split,
+            "folds": chosen_folds,
+            "n_clips": len(clips),
+            "n_labels": len({clip.label for clip in clips}),
+        },
+        "lasslab": __version__,
+        "commit": git_commit(),
+    }
+    write_mixtures(
+        output,
+        rows,
+        about=about,
+        with_mixtures=with_mixtures,
+        progress=lambda items: tqdm(items, disable=not is_terminal(), leave=False, unit="mixture"),
+    )
+    drawn = f"{len(rows)} mixtures of {about['corpus']['name']}, {recipe.level}"
+    if protocol is not None:
+        drawn += f", drawn as {protocol}" + (f" but for {', '.join(changed)}" if changed else "")
+    typer.echo(f"{output}: {drawn}")
+    typer.echo(f"score a system: lasslab evaluate separation --pairs {output / 'pairs.csv'} --audio {output / 'audio'}")
+
+
+def _recipe(name: str | None, changes: dict[str, Any]) -> tuple[Any, list[str]]:
+    """The protocol with the command line's changes, and which of them differ from what is published."""
+    from dataclasses import replace
+
+    from lasslab.data.protocols import Protocol, find_protocol
+
+    if name is None:
+        missing = [option for option, key in (("--corpus", "corpus"), ("-n", "n")) if key not in changes]
+        if missing:
+            raise ValueError(f"give {' and '.join(missing)}, or a --protocol that says it")
+        level = {} if changes.keys() & {"snr_db", "lufs"} else {"snr_db": (0.0, 0.0)}
+        return Protocol(name="own", source="", **changes, **level), []
+    published = find_protocol(name)
+    changed = sorted(key for key, value in changes.items() if value != getattr(published, key))
+    if "corpus" in changed and "split" not in changes:
+        changes = changes | {"split": None}  # splits have other names in another corpus
+    if "snr_db" in changed or "lufs" in changed:
+        changes = {"snr_db": None, "lufs": None, "whole_decibels": False} | changes
+    return replace(published, **changes), changed
+
+
+def _whole_numbers(text: str, *, name: str) -> list[int]:
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isdecimal() for word in words):
+        raise ValueError(f"{name} takes whole numbers with commas between them, such as 1,2,3, got {text!r}")
+    return [int(word) for word in words]
