@@ -352,8 +352,8 @@ BASELINES: dict[str, Callable[[], Separator]] = {
     "oracle-mask": OracleMask,
 }
 
-# config.json of a mask checkpoint: field -> default; "system" and "network" must be given. "recipe" and
-# "provenance" say how it was trained, for people and for the card.
+# config.json of a mask checkpoint: field -> default; "system" and "network" must be given. "recipe",
+# "provenance" and "started_from" say how it was trained, for people and for the card.
 MASK_FIELDS: dict[str, Any] = {
     "system": "mask",
     "architecture": "resunetpp",
@@ -365,6 +365,7 @@ MASK_FIELDS: dict[str, Any] = {
     "top_db": 80.0,
     "recipe": {},
     "provenance": {},
+    "started_from": {},
 }
 
 

@@ -1,9 +1,9 @@
-"""Ship a trained checkpoint: half-precision weights, and a model card whose every figure comes from a file.
+"""Ship a trained mask network: half-precision weights, and a model card whose every figure comes from a file.
 
-    python -m lasslab.training.card RUN --report REPORT.json -o data/checkpoints/NAME
+    python -m lasslab.training.card RUN --report REPORT.json [--wording WORDING.json] -o data/checkpoints/NAME
 
-RUN is a folder that `lasslab train` wrote, REPORT.json what `lasslab evaluate separation --json` wrote about
-`RUN/best`.
+RUN is a folder that `lasslab train masking` wrote, REPORT.json what `lasslab evaluate separation --json` wrote about
+`RUN/best`, WORDING.json what `lasslab evaluate wording --json` wrote about it.
 """
 
 import argparse
@@ -13,7 +13,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lasslab.models.checkpoints import load_weights, read_config, save_network
+from lasslab.evaluation import tables
+from lasslab.models.checkpoints import find_checkpoint, load_weights, read_config, save_network
+from lasslab.models.mask_networks import MASK_NETWORKS
 from lasslab.signal.files import write_text
 from lasslab.systems.separation import load_separator
 from lasslab.training.masking import MASKING_PRESETS
@@ -31,13 +33,16 @@ CORPUS_NOTES = {
 }
 
 
-def publish(run: str | Path, destination: str | Path, *, report: dict[str, Any]) -> Path:
+def publish(
+    run: str | Path, destination: str | Path, *, report: dict[str, Any], wording: dict[str, Any] | None = None
+) -> Path:
     """Write a checkpoint folder with float16 weights and its card.
 
     Args:
         run: training folder, with `run.json`, `recipe.json` and `best/`.
         destination: checkpoint folder to write; its name is the model's.
         report: JSON of `evaluate` for this checkpoint.
+        wording: JSON of its wording report, or None.
 
     Returns:
         The destination.
@@ -48,31 +53,49 @@ def publish(run: str | Path, destination: str | Path, *, report: dict[str, Any])
     run, destination = Path(run), Path(destination)
     config = read_config(run / "best")
     training = _read_json(run / "run.json")
+    config["provenance"] = config.get("provenance", {}) | _reached(training)
+    if start := config["recipe"].get("start_from"):
+        config["started_from"] = started_from(start)
     network = load_separator(run / "best", device="cpu").network
     save_network(destination, network, config, float16=True)
     load_weights(network, destination)  # what was written can be read back
     n_parameters = sum(parameter.numel() for parameter in network.parameters())
-    card = model_card(destination.name, config, training, report, n_parameters=n_parameters)
+    card = model_card(destination.name, config, report, wording, n_parameters=n_parameters)
     write_text(destination / CARD_FILE, card)
     return destination
 
 
+def started_from(name_or_dir: str) -> dict[str, Any]:
+    """Recipe and provenance of the checkpoint that a training started with, and of the one before it, if any."""
+    config = read_config(find_checkpoint(name_or_dir))
+    return {key: config[key] for key in ("recipe", "provenance", "started_from") if key in config}
+
+
+def _reached(training: dict[str, Any]) -> dict[str, Any]:
+    return {"steps": training["step"], "best_step": training["best_step"], "minutes": round(training["seconds"] / 60)}
+
+
 def model_card(
-    name: str, config: dict[str, Any], training: dict[str, Any], report: dict[str, Any], *, n_parameters: int
+    name: str,
+    config: dict[str, Any],
+    report: dict[str, Any],
+    wording: dict[str, Any] | None = None,
+    *,
+    n_parameters: int,
 ) -> str:
     """Write the card.
 
     Args:
         name: of the checkpoint.
-        config: its `config.json`, with `recipe` and `provenance`.
-        training: `run.json` of the training.
+        config: its `config.json`, with `recipe`, `provenance` and, after a first training, `started_from`.
         report: JSON of `evaluate`.
+        wording: JSON of its wording report, or None.
         n_parameters: of the network.
 
     Returns:
         Markdown.
     """
-    recipe, made, scored = config["recipe"], config.get("provenance", {}), report["provenance"]
+    recipe, scored = config["recipe"], report["provenance"]
     corpora = recipe["corpus"].split("+")
     folds = ", ".join(map(str, recipe["folds"]))
     held_out = ", ".join(map(str, recipe["validation_folds"]))
@@ -82,12 +105,12 @@ def model_card(
         if "esc50" in corpora
         else "Validated on synthesised clips of another seed."
     )
+    title = MASK_NETWORKS[config.get("architecture", "resunetpp")].title
     lines = [
         f"# {name}",
         "",
-        f"A cross-attention ResUNet++ ({n_parameters / 1e6:.2f} M parameters, {recipe['size']} size) that masks a"
-        f" 16 kHz mixture's spectrogram as a sentence asks. Text encoder: {config['text_encoder']}. Weights are"
-        " float16.",
+        f"A {title} ({n_parameters / 1e6:.2f} M parameters, {recipe['size']} size) that masks a 16 kHz mixture's"
+        f" spectrogram as a sentence asks. Text encoder: {config['text_encoder']}. Weights are float16.",
         "",
         "```python",
         "from lasslab import load_separator",
@@ -103,72 +126,75 @@ def model_card(
         "",
         "## Training",
         "",
-        "```",
-        _command(recipe),
-        "```",
+        *_training(config),
         "",
-        "| | |",
-        "|---|---|",
-        f"| commit | {made.get('commit', 'not recorded')} |",
-        f"| device | {made.get('device', 'not recorded')} |",
-        f"| torch | {made.get('torch', 'not recorded')} |",
-        f"| seed | {recipe['seed']} |",
-        f"| steps | {training['step']} of {recipe['n_steps']}, batches of {recipe['batch_size']} mixtures of"
-        f" {recipe['seconds']:g} s; these weights are the moving average at step {training['best_step']} |",
-        f"| time | {training['seconds'] / 60:.0f} minutes |",
-        "",
-        "Every setting is in `config.json`, under `recipe`.",
+        "Every setting is in `config.json`, under `recipe`"
+        + (" (and of what it started from, under `started_from`)." if "started_from" in config else "."),
         "",
         "## Results",
         "",
         f"{report['n']} pairs of `{scored['pair_list']}`, mixed at {scored['snr_db']:g} dB SNR, means in dB"
         f" (`lasslab evaluate separation`, commit {scored['commit']}):",
         "",
-        *_table(report),
+        tables.scores([report | {"system": "this model"}]).markdown(),
         "",
         "Half the mixture scores SDRi 3.01 dB and SI-SDR 0 at 0 dB: that, not zero, is where separation begins. The"
         " model was trained on other recordings of the same classes; systems in the literature are zero-shot on this"
         " test and are not comparable.",
         "",
+        *_wording(wording),
         "## Limits",
         "",
         "16 kHz inside: what lies above 8 kHz is lost. It knows the classes it was trained on; other words are answered"
-        " with whatever lies nearest. Asked for a sound that is not there, it does not reliably answer with silence.",
+        " with whatever lies nearest. A sound that is not there is not always answered with silence.",
         "",
     ]
     return "\n".join(lines)
 
 
+def _training(config: dict[str, Any]) -> list[str]:
+    """The commands, one after the other, and what each training was."""
+    stages = []
+    stage: dict[str, Any] | None = config
+    while stage:
+        stages.insert(0, stage)
+        stage = stage.get("started_from")
+    commands, rows = [], ["| | commit | device | torch | seed | steps | time |", "|---|---|---|---|---:|---:|---:|"]
+    for number, stage in enumerate(stages, start=1):
+        recipe, made = stage["recipe"], stage.get("provenance", {})
+        commands.append(_command(recipe))
+        steps = f"{made.get('best_step', '?')} of {recipe['n_steps']}, {recipe['batch_size']} mixtures each"
+        cells = (made.get(key, "not recorded") for key in ("commit", "device", "torch"))
+        minutes = f"{made['minutes']} min" if "minutes" in made else "not recorded"
+        rows.append("| " + " | ".join([str(number), *cells, str(recipe["seed"]), steps, minutes]) + " |")
+    return ["```", *commands, "```", "", *rows, "", "The weights are the moving average at the last number of steps."]
+
+
 def _command(recipe: dict[str, Any]) -> str:
-    preset = json.loads(json.dumps(asdict(MASKING_PRESETS["lab"])))
-    changed = [
-        f"--set {key}={','.join(map(str, value)) if isinstance(value, list) else value}"
-        for key, value in recipe.items()
-        if preset.get(key) != value
+    """The shortest `lasslab train` that gives the recipe: from the preset that it differs least from."""
+    presets = {name: json.loads(json.dumps(asdict(preset))) for name, preset in MASKING_PRESETS.items()}
+    differences = {
+        name: [key for key, value in recipe.items() if preset.get(key) != value] for name, preset in presets.items()
+    }
+    name = min(differences, key=lambda preset: len(differences[preset]))
+    changed = []
+    for key in differences[name]:
+        value = recipe[key]
+        changed.append(f"--set {key}={','.join(map(str, value)) if isinstance(value, list) else value}")
+    return " ".join([f"lasslab train masking --preset {name}", *changed, "-o", f"runs/{name}"])
+
+
+def _wording(report: dict[str, Any] | None) -> list[str]:
+    if report is None:
+        return []
+    return [
+        "Other words than those of training, and sounds that are not there (`lasslab evaluate wording`):",
+        "",
+        tables.wording([report | {"system": "this model"}]).markdown(),
+        "",
+        tables.wording_note(report),
+        "",
     ]
-    return " ".join(["lasslab train masking --preset lab", *changed, "-o runs/lab"])
-
-
-def _table(report: dict[str, Any]) -> list[str]:
-    floors = report["floors"]
-    rows = [
-        ("silence", floors["silence"]),
-        ("mixture", floors["mixture"]),
-        ("mixture x best gain", floors["constant_gain"]),
-        ("**this model**", report["mean"]),
-        ("oracle ratio mask", floors["oracle_mask"]),
-    ]
-    metrics = ("sdr", "sdri", "si_sdr", "si_sdri")
-    lines = ["| | SDR | SDRi | SI-SDR | SI-SDRi |", "|---|---|---|---|---|"]
-    lines += [
-        f"| {label} | " + " | ".join(_cell(values[metric]) for metric in metrics) + " |" for label, values in rows
-    ]
-    interval = " | ".join("[{:.2f}, {:.2f}]".format(*report["interval"][metric]) for metric in metrics)
-    return [*lines, f"| 95 % interval of the mean | {interval} |"]
-
-
-def _cell(value: float | None) -> str:
-    return "–" if value is None else f"{round(value, 2) + 0.0:.2f}"
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -180,15 +206,17 @@ def _read_json(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """`python -m lasslab.training.card`."""
     parser = argparse.ArgumentParser(description="Ship a trained checkpoint with its model card.")
     parser.add_argument("run", type=Path)
     parser.add_argument("--report", type=Path, required=True)
+    parser.add_argument("--wording", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     try:
-        publish(options.run, options.output, report=_read_json(options.report))
+        wording = None if options.wording is None else _read_json(options.wording)
+        publish(options.run, options.output, report=_read_json(options.report), wording=wording)
     except ValueError as error:
         sys.stderr.write(f"{error}\n")
         return 2
