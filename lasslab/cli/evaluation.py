@@ -1,39 +1,142 @@
 """`lasslab evaluate`: systems on lists, with floors and ceilings."""
 
+from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lasslab.cli.options import DEFAULT_SYSTEM, Device, Seed, System, check_output, is_terminal
+from lasslab.cli.options import DEFAULT_SYSTEM, Device, Seed, check_output, is_terminal
+
+if TYPE_CHECKING:
+    from lasslab.data.mixtures import Pair
+    from lasslab.systems.separation import Separator
+
+Systems = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--system", help=f"Name or folder of a checkpoint, or a baseline; repeat it. Default {DEFAULT_SYSTEM}."
+    ),
+]
+PairList = Annotated[Path, typer.Option(help="Pair list: idx,caption,src_wav,noise_wav and, if wanted, snr_db.")]
+Audio = Annotated[Path, typer.Option(help="Folder of the audio files in the list.")]
+Level = Annotated[float, typer.Option(help="SNR to mix at, dB, where the list gives none.")]
+Json = Annotated[Path | None, typer.Option(help="Write the report here.")]
+Markdown = Annotated[bool, typer.Option("--markdown", help="Print Markdown.")]
 
 
 def evaluate_separation(
-    pairs: Annotated[Path, typer.Option(help="Pair list: idx,caption,src_wav,noise_wav.")],
-    audio: Annotated[Path, typer.Option(help="Folder of the audio files in the list.")],
-    system: System = DEFAULT_SYSTEM,
-    snr_db: Annotated[float, typer.Option(help="SNR to mix at, dB.")] = 0.0,
-    json: Annotated[Path | None, typer.Option(help="Write the report here.")] = None,
+    pairs: PairList,
+    audio: Audio,
+    system: Systems = None,
+    snr_db: Level = 0.0,
+    by: Annotated[list[str] | None, typer.Option(help="Add a breakdown: class or snr; repeat it.")] = None,
+    pictures: Annotated[
+        Path | None, typer.Option(help="Folder for pictures of the best, median and worst pair.")
+    ] = None,
+    sounds: Annotated[bool, typer.Option("--sounds", help="Write the sounds beside the pictures.")] = False,
+    markdown: Markdown = False,
+    json: Json = None,
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
-    """Score a separator on a list of pairs."""
+    """Score separators on a list of pairs, in one table with floors and ceiling."""
     from lasslab.data.mixtures import read_pairs
     from lasslab.evaluation.benchmark import evaluate
-    from lasslab.systems.separation import load_separator
+    from lasslab.evaluation.breakdown import check_kinds, esc50_labels
+    from lasslab.evaluation.pictures import check_folder, write_examples
 
+    check_kinds(by or ())
+    if sounds and pictures is None:
+        raise ValueError("--sounds needs --pictures: name the folder to write them into")
     if json is not None:
         check_output(json, pairs)
+    if pictures is not None:
+        check_folder(pictures)
     listed = read_pairs(pairs, audio)
-    report = evaluate(
-        load_separator(system, device=device),
+    loaded = _load(system, device)
+    systems = list(loaded.values())
+    found = evaluate(
+        systems if len(systems) > 1 else systems[0],
         listed,
         snr_db=snr_db,
         seed=seed,
         pair_list=pairs,
+        labels=esc50_labels(audio),
+        names=list(loaded),
         progress=is_terminal(),
     )
-    typer.echo(report.table())
+    _say_stem_matches(pairs, listed, err=markdown)
+    typer.echo(found.table(markdown=markdown, by=by or ()))
     if json is not None:
-        report.save(json)
-        typer.echo(f"wrote {json}")
+        found.save(json)
+        typer.echo(f"wrote {json}", err=markdown)
+    if pictures is not None:
+        for each, report in zip(systems, found if len(systems) > 1 else [found], strict=True):
+            for path in write_examples(pictures, report, each, listed, sounds=sounds):
+                typer.echo(f"wrote {path}", err=markdown)
+
+
+def evaluate_wording(
+    pairs: PairList,
+    audio: Audio,
+    system: Systems = None,
+    snr_db: Level = 0.0,
+    absent: Annotated[int, typer.Option(help="How many mixtures are asked for a class that is not in them.")] = 100,
+    markdown: Markdown = False,
+    json: Json = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    """Ask separators in words that training never heard, and for sounds that are not there."""
+    from lasslab.data.mixtures import read_pairs
+    from lasslab.evaluation.breakdown import esc50_labels
+    from lasslab.evaluation.wording import evaluate_wording
+    from lasslab.evaluation.wording_report import save_reports, wording_summary
+
+    if json is not None:
+        check_output(json, pairs)
+    listed = read_pairs(pairs, audio)
+    loaded = _load(system, device)
+    reports = [
+        evaluate_wording(
+            each,
+            listed,
+            n_absent=absent,
+            snr_db=snr_db,
+            seed=seed,
+            pair_list=pairs,
+            labels=esc50_labels(audio),
+            name=name,
+            progress=is_terminal(),
+        )
+        for name, each in loaded.items()
+    ]
+    _say_stem_matches(pairs, listed, err=markdown)
+    typer.echo("\n\n".join(report.table(markdown=markdown) for report in reports))
+    if len(reports) > 1:
+        typer.echo(f"\n{wording_summary(reports, markdown=markdown)}")
+    if json is not None:
+        save_reports(json, reports)
+        typer.echo(f"wrote {json}", err=markdown)
+
+
+def _say_stem_matches(path: Path, listed: list["Pair"], *, err: bool) -> None:
+    """How many files have another suffix than in the list, if any."""
+    from lasslab.data.mixtures import stem_matches
+
+    if words := stem_matches(path, listed):
+        typer.echo(f"{path}: {words}", err=err)
+
+
+def _load(asked: list[str] | None, device: str) -> dict[str, "Separator"]:
+    """Name -> system: its own name, or what was typed where two share one, as runs/a/best and runs/b/best do."""
+    from lasslab.systems.separation import load_separator
+
+    asked = asked or [DEFAULT_SYSTEM]
+    if twice := [name for name, count in Counter(asked).items() if count > 1]:
+        raise ValueError(f"--system {twice[0]} is given twice: name each system once")
+    loaded = [load_separator(name, device=device) for name in asked]
+    count = Counter(each.name for each in loaded)
+    names = [each.name if count[each.name] == 1 else typed for each, typed in zip(loaded, asked, strict=True)]
+    return dict(zip(names, loaded, strict=True))

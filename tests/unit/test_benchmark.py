@@ -5,6 +5,7 @@ import json
 import math
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -168,7 +169,7 @@ def test_json_has_the_documented_shape(pairs, pair_list, tmp_path):
     assert found["system"] == "constant-gain" and found["n"] == 7 == len(found["per_item"])
     for group in (found["mean"], found["std"], found["interval"], *found["floors"].values()):
         assert tuple(group) == METRICS
-    assert tuple(found["floors"]) == FLOORS
+    assert tuple(found["floors"]) == tuple(FLOORS)
     scores = torch.tensor([item["sdri"] for item in found["per_item"]])
     assert found["mean"]["sdri"] == pytest.approx(scores.mean().item())
     assert found["std"]["sdri"] == pytest.approx(scores.std().item(), abs=1e-6)
@@ -294,3 +295,71 @@ def test_real_recordings_have_the_expected_floors_and_ceiling():
     assert report.mean["si_sdr"] == pytest.approx(0, abs=0.1)
     ceiling = report.to_json()["floors"]["oracle_mask"]
     assert 10 < ceiling["sdri"] < 22 and abs(ceiling["sdri"] - ceiling["si_sdri"]) < 1
+
+
+# --- several systems, levels and classes of the pairs' own
+
+
+def test_several_systems_share_pairs_floors_and_ceiling(pairs, pair_list):
+    compared = run([ConstantGain(0.5), Silence(), ConstantGain(0.25)], pairs, pair_list=pair_list)
+    assert [report.system for report in compared] == ["constant-gain", "silence", "constant-gain (2)"]
+    for report, system in zip(compared, (ConstantGain(0.5), Silence(), ConstantGain(0.25)), strict=True):
+        alone = run(system, pairs, pair_list=pair_list)
+        assert torch.equal(report.scores.nan_to_num(-99), alone.scores.nan_to_num(-99))
+        assert report.items == alone.items and report.heading == alone.heading
+        assert all(torch.equal(a, b) or a.isnan().any() for a, b in zip_floors(report, alone))
+    assert compared["silence"].mean["sdr"] == 0
+    (half_silence, *_) = compared.differences
+    assert half_silence["systems"] == ["constant-gain", "silence"]
+    assert half_silence["mean"]["sdri"] == pytest.approx(3.0103, abs=1e-3)
+    assert half_silence["mean"]["si_sdr"] is None, "silence has no SI-SDR"
+
+
+def zip_floors(a, b):
+    return zip(a.floors.values(), b.floors.values(), strict=True)
+
+
+def test_json_of_several_systems_holds_a_list_of_reports(pairs, tmp_path):
+    compared = run([ConstantGain(0.5), Silence()], pairs, names=["half", "nothing"])
+    compared.save(tmp_path / "both.json")
+    found = json.loads((tmp_path / "both.json").read_text())
+    assert found["n"] == 7 and [report["system"] for report in found["reports"]] == ["half", "nothing"]
+    alone = run(ConstantGain(0.5), pairs).to_json()
+    assert found["reports"][0].keys() == alone.keys()
+    for key in ("n", "mean", "std", "interval", "floors", "undefined", "breakdown", "per_item"):
+        assert found["reports"][0][key] == json.loads(json.dumps(alone[key])), key
+    assert [each["systems"] for each in found["differences"]] == [["half", "nothing"]]
+
+
+def test_names_and_systems_that_do_not_fit(pairs):
+    with pytest.raises(ValueError, match="no system"):
+        run([], pairs)
+    with pytest.raises(ValueError, match="2 different names"):
+        run([Silence(), ConstantGain()], pairs, names=["a", "a"])
+
+
+def test_a_pair_with_its_own_level_is_mixed_at_it(pairs):
+    levels = [5.0, -5.0, 5.0, 0.0, 0.0, -5.0, 5.0]
+    own = [replace(pair, snr_db=level) for pair, level in zip(pairs, levels, strict=True)]
+    report = run(MixtureAsEstimate(), own, snr_db=20.0)
+    assert report.scores[:, 0].tolist() == pytest.approx(levels, abs=1e-3)
+    assert [item["snr_db"] for item in report.items] == levels
+    assert report.heading.startswith("7 pairs of pairs in memory, mixed at -5.0 to 5.0 dB")
+    groups = report.by_snr["groups"]
+    assert [(group["name"], group["n"]) for group in groups] == [("-5 dB", 2), ("0 dB", 2), ("5 dB", 3)]
+    assert [group["mean"]["sdr"] for group in groups] == pytest.approx([-5, 0, 5], abs=1e-3)
+
+
+def test_known_labels_make_the_classes(pairs):
+    labels = {"250": "low", "500": "low", "1000": "high", "2000": "high", "4000": "high", "short": "high"}
+    report = run(ConstantGain(), pairs, labels=labels)
+    assert report.items[0]["label"] == "low" and report.items[1]["interference_label"] == "high"
+    assert report.by_class["key"] == "label"
+    assert [(group["name"], group["n"]) for group in report.by_class["groups"]] == [("high", 4), ("low", 3)]
+    assert run(ConstantGain(), pairs).by_class is None, "seven captions, six of them different"
+
+
+def test_an_item_that_asks_for_what_is_not_there_is_refused():
+    item = {"target": torch.ones(16_000), "interference": torch.ones(16_000), "snr_db": 0.0, "query": "a dog"}
+    with pytest.raises(ValueError, match="pair 0: .*absent=0"):
+        run(Silence(), [item | {"absent": torch.tensor(True)}])

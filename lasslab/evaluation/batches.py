@@ -1,0 +1,181 @@
+"""Pairs in, batches of mixtures of one length out, and what a system answers to them.
+
+Shared by everything that scores: tables (`benchmark`), free wording and absent sounds (`wording`), pictures.
+"""
+
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from lasslab.data.mixtures import Mixture, Pair, load_pair, mix_at_snr
+from lasslab.models.text import check_query
+from lasslab.systems.separation import OracleMask, Separator
+
+WINDOW = 64  # pairs held in memory at a time, from which clips of one length are batched
+
+PathLike = str | os.PathLike[str]
+Pairs = Sequence[Pair] | Sequence[Mapping[str, Any]]
+
+
+class Batch(NamedTuple):
+    """Mixtures of one length: their positions in the list, what they are, queries, and (B, T) waveforms."""
+
+    numbers: list[int]
+    items: list[dict[str, Any]]
+    queries: list[str]
+    mixture: Mixture
+
+    @property
+    def names(self) -> str:
+        """How messages call these items."""
+        return ", ".join(f"pair {item['idx']}" for item in self.items)
+
+
+def batches(
+    pairs: Pairs,
+    *,
+    batch_size: int,
+    snr_db: float,
+    sample_rate: int,
+    labels: Mapping[str, str] | None = None,
+) -> Iterator[Batch]:
+    """Load the pairs window by window, and group clips of one length: padding changes what is heard.
+
+    Args:
+        pairs: see `load_item`.
+        batch_size: most clips in a batch.
+        snr_db: see `load_item`.
+        sample_rate: Hz.
+        labels: see `load_item`.
+
+    Yields:
+        Batch: every pair is in one; within one length the order is the list's.
+
+    Raises:
+        ValueError: a pair cannot be read or mixed; the message names it.
+    """
+    for start in range(0, len(pairs), WINDOW):
+        by_length: dict[int, list[tuple[int, dict[str, Any], Mixture]]] = {}
+        for number in range(start, min(start + WINDOW, len(pairs))):
+            item, mixture = load_item(pairs[number], number, snr_db=snr_db, sample_rate=sample_rate, labels=labels)
+            by_length.setdefault(mixture.mixture.shape[-1], []).append((number, item, mixture))
+        for group in by_length.values():
+            for first in range(0, len(group), batch_size):
+                numbers, items, mixtures = zip(*group[first : first + batch_size], strict=True)
+                stacked = Mixture(*(torch.stack(part) for part in zip(*mixtures, strict=True)))
+                yield Batch(list(numbers), list(items), [item["caption"] for item in items], stacked)
+
+
+def load_item(
+    pair: Pair | Mapping[str, Any],
+    number: int,
+    *,
+    snr_db: float,
+    sample_rate: int,
+    labels: Mapping[str, str] | None = None,
+) -> tuple[dict[str, Any], Mixture]:
+    """What a pair is, in words and names, and its mixture.
+
+    Args:
+        pair: a row of a pair list, mixed at its own SNR where it has one; or an item of a `MixtureDataset`.
+        number: position in the list; the name of an item of a dataset.
+        snr_db: SNR of rows that have none of their own, dB.
+        sample_rate: Hz.
+        labels: file name without suffix -> class, for the files of a pair list whose classes are known.
+
+    Returns:
+        The item: idx and caption; target and noise (file names) or label and interference_label; snr_db where it is the
+        pair's own. And the mixture, (T,) each.
+
+    Raises:
+        ValueError: the pair cannot be read or mixed, or asks for what is not in it; the message names the pair.
+    """
+    item = describe_pair(pair, number, labels=labels)
+    try:
+        check_query(item["caption"])
+        if isinstance(pair, Pair):
+            return item, load_pair(pair, snr_db=item.get("snr_db", snr_db), sample_rate=sample_rate)
+        if pair.get("absent"):
+            raise ValueError("it asks for a sound that is not in it, and has no SDR: make the dataset with absent=0")
+        return item, mix_at_snr(pair["target"], pair["interference"], snr_db=pair["snr_db"])
+    except ValueError as error:
+        raise ValueError(f"pair {item['idx']}: {error}") from error
+
+
+def describe_pair(
+    pair: Pair | Mapping[str, Any], number: int, *, labels: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """The item of `load_item` alone; reads no file."""
+    labels = labels or {}
+    if not isinstance(pair, Pair):
+        item = {"idx": str(number), "caption": pair["query"], "snr_db": float(pair["snr_db"])}
+        return item | {name: pair[name] for name in ("label", "interference_label") if name in pair}
+    item: dict[str, Any] = {"idx": pair.idx, "caption": pair.caption}
+    item |= {"target": pair.target_path.name, "noise": pair.noise_path.name}
+    if pair.more_noise_paths:
+        item["more_noise"] = [path.name for path in pair.more_noise_paths]
+    files = {"label": pair.target_path, "interference_label": pair.noise_path}
+    item |= {name: labels[path.stem] for name, path in files.items() if path.stem in labels}
+    return item if pair.snr_db is None else item | {"snr_db": pair.snr_db}
+
+
+def separate(system: Separator, batch: Batch, *, sample_rate: int, seed: int) -> Tensor:
+    """What a system answers to a batch.
+
+    Args:
+        system: called once for the batch where it has `separate_batch`, else once for each mixture with a generator of
+            its own, so that no item's result depends on the others.
+        batch: mixtures and queries.
+        sample_rate: Hz.
+        seed: of a system that draws random numbers.
+
+    Returns:
+        Estimates (B, T).
+
+    Raises:
+        ValueError: the system refuses, or answers in another shape or with unusable numbers; names the pairs.
+    """
+    mixtures = batch.mixture.mixture
+    try:
+        if isinstance(system, OracleMask):  # its channels have masks of their own, so a batch can pass as channels
+            return system(mixtures, batch.queries[0], target=batch.mixture.target, sample_rate=sample_rate)
+        if hasattr(system, "separate_batch"):
+            return system.separate_batch(mixtures, batch.queries, sample_rate=sample_rate)
+        estimates = []
+        for number, mixture, query in zip(batch.numbers, mixtures, batch.queries, strict=True):
+            generator = torch.Generator().manual_seed(seed + number)
+            estimates.append(system(mixture, query, sample_rate=sample_rate, generator=generator))
+        return torch.stack(estimates)
+    except ValueError as error:
+        raise ValueError(f"{batch.names}: {error}") from error
+
+
+def check_pairs(pairs: Pairs, *, batch_size: int, snr_db: float) -> None:
+    """Refuse what cannot be evaluated before any work is done.
+
+    Args:
+        pairs: at least one.
+        batch_size: at least 1.
+        snr_db: a finite number.
+
+    Raises:
+        ValueError: one of the three is not so.
+    """
+    if not len(pairs):
+        raise ValueError("there is no pair to evaluate on: give at least one")
+    if batch_size < 1 or not math.isfinite(snr_db):
+        raise ValueError(f"expected batch_size >= 1 and a finite snr_db, got {batch_size} and {snr_db}")
+
+
+def heading(items: Sequence[Mapping[str, Any]], corpus: str | None, pair_list: PathLike | None, snr_db: float) -> str:
+    """Number of pairs, corpus (default: the name of the list) and SNR, in words."""
+    corpus = corpus or (Path(pair_list).name if pair_list else "pairs in memory")
+    levels = [item.get("snr_db", snr_db) for item in items]
+    low, high = min(levels), max(levels)
+    level = f"{low:g} dB" if low == high else f"{low:.1f} to {high:.1f} dB"
+    return f"{len(items)} pairs of {corpus}, mixed at {level} SNR; means in dB"
