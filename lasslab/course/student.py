@@ -45,7 +45,11 @@ class Solution:
         """Lines that give the answer away: no signature, docstring, comment, import, and nothing very short."""
         lines = textwrap.dedent(self.text).splitlines()
         kept: list[str] = []
-        for node in ast.walk(ast.parse("\n".join(lines))):
+        try:
+            nodes = list(ast.walk(ast.parse("\n".join(lines))))
+        except SyntaxError:  # a part of a statement, inside a function
+            nodes = []
+        for node in nodes:
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
                 kept += _head(node, lines)
             elif isinstance(node, (ast.Import, ast.ImportFrom)):
@@ -390,11 +394,14 @@ def _may_write(path: Path, text: str, digest_before: str | None) -> bool:
 
 
 def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+    return hashlib.sha256(text.encode("utf-8", errors="surrogateescape")).hexdigest()
 
 
 def _digest_of(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+    """Of a text file, whichever line ends the system writes; "" where there is none."""
+    if not path.is_file():
+        return ""
+    return _digest(path.read_text(encoding="utf-8", errors="surrogateescape"))
 
 
 def _read_manifest(folder: Path) -> dict[str, str]:

@@ -18,7 +18,7 @@ from lasslab.course.student import MANIFEST, student_notebook, write_student_edi
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
-QUICKEST = ("01", "05")  # seconds each; what keeps the others running is the same rule, and tested below
+QUICKEST = ("01", "03")  # 10 and 15 seconds of one core; the same rule keeps the others running
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 HALVE = '''# BEGIN SOLUTION
@@ -104,6 +104,16 @@ def test_markers_inside_a_function_leave_the_rest_of_it():
     )
     assert edition.cells[0].source == (
         'def f(x):\n    y = 2 * x  # given\n    return None  # not done yet\ncheck("04.f", f)'
+    )
+
+
+def test_markers_around_a_part_of_a_statement():
+    edition = stubbed(
+        "def f(x):\n    if x > 0:\n        # BEGIN SOLUTION\n        y = x + 14\n    else:\n        y = 14 - x\n"
+        '        # END SOLUTION\n    return y\ncheck("04.f", f)'
+    )
+    assert edition.cells[0].source == (
+        'def f(x):\n    if x > 0:\n        return None  # not done yet\n    return y\ncheck("04.f", f)'
     )
 
 
@@ -380,6 +390,21 @@ def test_work_in_a_notebook_that_left_the_course_stays(course, tmp_path):
     assert work.is_file()
     write_student_edition(course, output_dir=tmp_path / "s")
     assert work.is_file(), "forgotten by the manifest, and still somebody's"
+
+
+def test_line_ends_of_another_system_are_not_work(course, tmp_path):
+    folder = tmp_path / "s"
+    write_student_edition(course, output_dir=folder)
+    for path in folder.rglob("*.ipynb"):
+        path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    write_student_edition(course, output_dir=folder)
+
+
+def test_a_file_that_is_no_text_counts_as_work(course, tmp_path):
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "04_test.ipynb").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match="work that would be lost: 04_test.ipynb"):
+        write_student_edition(course, output_dir=tmp_path / "s")
 
 
 def test_a_file_that_was_there_before_counts_as_work(course, tmp_path):
