@@ -77,9 +77,9 @@ class CLAPConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "channels", tuple(self.channels))  # JSON knows lists only
-        counts = (*self.channels, self.hidden, self.dim, self.n_labels, self.text_dim)
+        counts = (*self.channels, self.hidden, self.dim, self.n_labels, self.text_dim, self.n_fft, self.hop_length)
         if not self.channels or min(counts) < 1:
-            raise ValueError(f"widths must be positive, got {counts}")
+            raise ValueError(f"widths and frames must be positive, got {counts}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
         self.mel()  # checks its own values
