@@ -39,6 +39,7 @@ app.command()(training.train)
 app.add_typer(evaluate_app, name="evaluate")
 evaluate_app.command("separation")(evaluation.evaluate_separation)
 app.command()(course.run)
+app.command()(course.student)
 
 
 def main() -> None:
