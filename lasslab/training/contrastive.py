@@ -27,6 +27,7 @@ from lasslab.models.text import TextCache, TextEncoder, load_text_encoder
 from lasslab.signal.audio import SAMPLE_RATE, fit_length
 from lasslab.signal.mel import log_mel_spectrogram
 from lasslab.training.fit import FitConfig, FitResult, fit
+from lasslab.training.runs import check_folder, write_recipe
 
 
 class Contrastive:
@@ -288,6 +289,7 @@ def train_contrastive(
     Raises:
         ValueError: when a corpus, an encoder or a setting is not there; see `fit`.
     """
+    check_folder(recipe, directory, resume=resume)
     text = load_text_encoder(recipe.text_encoder)
     labels = tuple(EVENT_CLASSES)
     sizes = replace(SIZES[recipe.size], text_dim=text.dim, n_labels=len(labels))
@@ -300,13 +302,16 @@ def train_contrastive(
         noise_db=recipe.noise_db,
         classification=recipe.classification,
     )
+    dataset, validation = training_sounds(recipe), validation_sounds(recipe)
+    # Everything is there: from here on the folder may be written to.
+    write_recipe(recipe, directory)
     return fit(
         network,
         objective,
-        training_sounds(recipe),
+        dataset,
         directory=directory,
         config=recipe.fit_config(),
-        validation=validation_sounds(recipe),
+        validation=validation,
         checkpoint_config={
             "system": "clap",
             "network": sizes.to_dict(),

@@ -8,14 +8,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from lasslab.training.contrastive import CONTRASTIVE_PRESETS, ContrastiveRecipe, train_contrastive
 from lasslab.training.fit import FitResult
 from lasslab.training.masking import MASKING_PRESETS, MaskingRecipe, train_masking
 
 #: objective -> preset -> recipe
-PRESETS: dict[str, dict[str, Any]] = {"masking": MASKING_PRESETS}
+PRESETS: dict[str, dict[str, Any]] = {"masking": MASKING_PRESETS, "clap": CONTRASTIVE_PRESETS}
 
 #: class of recipe -> what trains it
-TRAINERS: dict[type, Callable[..., FitResult]] = {MaskingRecipe: train_masking}
+TRAINERS: dict[type, Callable[..., FitResult]] = {
+    MaskingRecipe: train_masking,
+    ContrastiveRecipe: train_contrastive,
+}
 
 
 def recipe_class(objective: str) -> type:
