@@ -264,7 +264,7 @@ def wording_details(report: Json, *, markdown: bool = False) -> str:
     )
     blocks = [
         f"{report['system']}: {report['heading']}",
-        f"Free wording: SDRi with the list's captions and with {_wordings(report)} that training never had"
+        f"Free wording: SDRi with the list's captions and with {len(free['by_wording'])} that training never had"
         f"{gap}{_draw(paraphrases(report), markdown)}",
         f"The wordings that lose most: {worst}.",
         f"Level of the answer relative to the mixture (dB), and share at or below {report['threshold_db']:g} dB"
