@@ -44,7 +44,8 @@ def mixtures(
 
     from lasslab import __version__
     from lasslab.data.corpora import load_corpus
-    from lasslab.data.protocols import check_new_folder, describe_protocol, draw_mixtures, write_mixtures
+    from lasslab.data.mixture_sets import check_new_folder, draw_mixtures, write_mixtures
+    from lasslab.data.protocols import describe_protocol
     from lasslab.evaluation.provenance import git_commit
 
     check_new_folder(output)

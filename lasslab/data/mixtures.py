@@ -83,7 +83,7 @@ def mix_at_snr(target: Tensor, interference: Tensor, *, snr_db: float | Tensor) 
             raise ValueError(f"the {name} is silent: no gain gives it an SNR, choose another clip or crop")
     snr = torch.as_tensor(snr_db, dtype=target.dtype, device=target.device)[..., None]
     gain = (energy_target / energy_interference / 10 ** (snr / 10)).sqrt()
-    if not bool(gain.isfinite().all()):
+    if not bool((gain.isfinite() & (gain > 0)).all()):  # an infinite SNR would make it 0
         raise ValueError(f"no finite gain gives an SNR of {snr_db} dB: give a number of decibels, and audible clips")
     interference = interference * gain
     return _fit_peak(target, interference)
@@ -163,7 +163,7 @@ def mix_many(
         if not bool((energy > 0).all()):
             raise ValueError(f"interference {number} is silent: no gain gives it a level, choose another clip or crop")
         gain = (10 ** (torch.as_tensor(level, dtype=part.dtype, device=part.device)[..., None] / 10) / energy).sqrt()
-        if not bool(gain.isfinite().all()):
+        if not bool((gain.isfinite() & (gain > 0)).all()):
             raise ValueError(f"no finite gain gives interference {number} a level of {level} dB: give a finite number")
         parts.append(part * gain)
     total = _sum_in_order(parts)
@@ -224,8 +224,8 @@ def mix_in_lufs_range(
 ) -> ManyMixture:
     """Bring each part to a loudness drawn uniformly from a range, and add: the VGGSound test of AudioSep.
 
-    There the range is -35 to -25 LUFS. The loudness of two parts differs by at most 10 LU then, and their SNR may differ
-    by more: loudness leaves pauses out, energy over the whole clip does not, and one bark in five seconds is loud.
+    There the range is -35 to -25 LUFS. The loudness of two parts differs by at most 10 LU then, their energy often by
+    more: loudness leaves pauses out and energy over the whole clip does not, so that a single bark counts for less.
 
     Args:
         target: (T,).

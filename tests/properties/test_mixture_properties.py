@@ -8,7 +8,18 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from lasslab.data.mixtures import Pair, cosine_similarity, equalise, mix_at_snr, read_pairs, write_pairs
+from lasslab.data.mixtures import (
+    Pair,
+    cosine_similarity,
+    equalise,
+    mix_at_lufs,
+    mix_at_snr,
+    mix_many,
+    read_pairs,
+    stem_matches,
+    write_pairs,
+)
+from lasslab.signal.audio import loudness
 
 quickly = settings(max_examples=60, deadline=None)
 seeds = st.integers(0, 2**31 - 1)
@@ -117,3 +128,65 @@ def test_an_snr_is_reached_or_refused(snr_db):
         assert not (math.isfinite(snr_db) and abs(snr_db) < 300)
         return
     assert mixed.mixture.isfinite().all()
+
+
+@quickly
+@given(shapes, seeds, st.integers(1, 5), decibels, st.data())
+def test_a_mixture_of_many_is_the_sum_of_its_parts(shape, seed, n_interferences, snr_db, data):
+    levels = data.draw(st.lists(st.floats(-20.0, 20.0), min_size=n_interferences, max_size=n_interferences))
+    gains = data.draw(st.lists(st.floats(1e-3, 50.0), min_size=n_interferences, max_size=n_interferences))
+    target = noise(shape, seed)
+    parts = [noise(shape, seed + 1 + k, gain) for k, gain in enumerate(gains)]
+    mixed = mix_many(target, parts, snr_db=snr_db, levels_db=levels)
+    assert torch.equal(mixed.mixture, mixed.target + mixed.interference)
+    assert torch.equal(mixed.interference, sum(mixed.interferences[1:], start=mixed.interferences[0]))
+    assert mixed.mixture.abs().max() <= 1 + 1e-5
+    assert (snr(mixed.target, mixed.interference) - snr_db).abs().max() < 0.01
+    for part, level in zip(mixed.interferences, levels, strict=True):
+        assert (snr(part, mixed.interferences[0]) - (level - levels[0])).abs().max() < 0.01
+    for before, after in zip((target, *parts), (mixed.target, *mixed.interferences), strict=True):  # a gain and no more
+        gain = (before * after).sum(-1, keepdim=True) / before.square().sum(-1, keepdim=True)
+        assert torch.allclose(gain * before, after, atol=1e-5) and (gain > 0).all()
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seeds, st.floats(1e-5, 30.0), st.lists(st.floats(-60.0, -15.0), min_size=2, max_size=4), st.integers(3_000, 20_000)
+)
+def test_every_part_reaches_its_loudness(seed, level, wanted, n_samples):
+    parts = [noise((n_samples,), seed + k, level * (k + 1)) for k in range(len(wanted))]
+    mixed = mix_at_lufs(parts[0], parts[1:], lufs=wanted)
+    found = [loudness(part, sample_rate=16_000) for part in (mixed.target, *mixed.interferences)]
+    lowered = found[0] - wanted[0]  # all by the same amount, where the mixture would clip
+    assert lowered < 0.01 and (lowered > -0.01 or mixed.mixture.abs().max() > 0.999)
+    assert all(abs(value - lowered - lufs) < 0.02 for value, lufs in zip(found, wanted, strict=True))
+    assert torch.equal(mixed.mixture, mixed.target + mixed.interference)
+
+
+names = st.text("abc-_0123 é.", min_size=1, max_size=8).filter(lambda name: name.strip(" .") == name)
+
+
+@quickly
+@given(st.lists(names, min_size=1, max_size=5, unique_by=str.lower), st.sampled_from([".ogg", ".flac", ".mp3"]))
+def test_any_name_is_found_under_another_suffix(stems, suffix):
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "sub").mkdir()
+        for stem in stems:
+            (folder / "sub" / f"{stem}{suffix}").touch()
+        pairs = [Pair(str(k), "x", Path(f"{stem}.wav"), Path(f"{stems[0]}.wav")) for k, stem in enumerate(stems)]
+        write_pairs(folder / "list.csv", pairs)
+        found = read_pairs(folder / "list.csv", folder)
+        assert [pair.target_path.name for pair in found] == [f"{stem}{suffix}" for stem in stems]
+        assert stem_matches(folder / "list.csv", found).startswith(f"{len(stems)} of {len(stems)} files")
+
+
+@quickly
+@given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=6))
+def test_any_level_survives_a_pair_list(levels):
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "a.wav").touch()
+        pairs = [Pair(str(k), "x", folder / "a.wav", folder / "a.wav", snr_db=level) for k, level in enumerate(levels)]
+        write_pairs(folder / "list.csv", pairs)
+        assert read_pairs(folder / "list.csv", folder) == pairs

@@ -22,9 +22,13 @@ from lasslab.data.mixtures import (
     equalise,
     load_pair,
     mix_at_equal_loudness,
+    mix_at_lufs,
     mix_at_snr,
     mix_batch,
+    mix_in_lufs_range,
+    mix_many,
     read_pairs,
+    stem_matches,
     write_pairs,
 )
 from lasslab.signal.audio import load_audio, loudness
@@ -605,3 +609,317 @@ def test_a_silent_file_is_named(tmp_path):
         one_line(error)
     with pytest.raises(ValueError, match="none.wav does not exist"):
         load_pair(replace(pair, noise_path=tmp_path / "none.wav"))
+
+
+def test_a_list_may_give_each_row_its_snr(tmp_path):
+    write_sounds(tmp_path, a=1.0, b=1.0)
+    pairs = [
+        Pair(str(k), "x", tmp_path / "a.wav", tmp_path / "b.wav", snr_db=level)
+        for k, level in enumerate((-12.5, 0.1 + 0.2, 7.0))
+    ]
+    write_pairs(tmp_path / "pairs.csv", pairs)
+    assert (
+        (tmp_path / "pairs.csv").read_text().startswith("idx,caption,src_wav,noise_wav,snr_db\n0,x,a.wav,b.wav,-12.5\n")
+    )
+    again = read_pairs(tmp_path / "pairs.csv", tmp_path)
+    assert again == pairs, "the very same numbers"
+    for pair in again:  # the row's own level goes before the argument
+        mixed = load_pair(pair, snr_db=99.0)
+        assert snr(mixed.target, mixed.interference).item() == pytest.approx(pair.snr_db, abs=1e-3)
+
+
+def test_a_list_of_three_sources_scales_the_sum(tmp_path):
+    write_sounds(tmp_path, a=1.0, b=0.5, c=2.0, d=1.0)
+    path = tmp_path / "pairs.csv"
+    files = [tmp_path / f"{name}.wav" for name in "abcd"]
+    pairs = [
+        Pair("0", "x", files[0], files[1], snr_db=3.0, more_noise_paths=(files[2], files[3])),
+        Pair("1", "y", files[3], files[1], snr_db=-3.0),
+    ]
+    write_pairs(path, pairs)
+    assert path.read_text().splitlines()[0] == "idx,caption,src_wav,noise_wav,noise_wav_2,noise_wav_3,snr_db"
+    assert path.read_text().splitlines()[2] == "1,y,d.wav,b.wav,,,-3.0"
+    again = read_pairs(path, tmp_path)
+    assert again == pairs
+    mixed = load_pair(again[0])
+    source, *noises = (load_audio(file).numpy().astype(np.float64) for file in files)
+    total = sum(np.pad(noise_, (0, max(0, RATE - len(noise_))))[:RATE] for noise_ in noises)
+    total *= math.sqrt((source**2).sum() / (total**2).sum() / 10**0.3)
+    mixture = source + total
+    assert np.allclose(mixed.mixture.numpy(), mixture / max(1, np.abs(mixture).max()), atol=1e-5)
+
+
+def test_pairs_with_and_without_an_snr_make_no_list(tmp_path):
+    pairs = [Pair("0", "x", Path("a.wav"), Path("b.wav"), snr_db=1.0), Pair("1", "x", Path("a.wav"), Path("b.wav"))]
+    with pytest.raises(ValueError, match="1 of 2 pairs have an snr_db") as error:
+        write_pairs(tmp_path / "pairs.csv", pairs)
+    one_line(error)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("value", ["", "loud", "nan", "inf"])
+def test_an_snr_that_is_no_number_is_refused(tmp_path, value):
+    write_sounds(tmp_path, a=0.1, b=0.1)
+    path = tmp_path / "pairs.csv"
+    path.write_text(f"idx,caption,src_wav,noise_wav,snr_db\n0,x,a.wav,b.wav,1\n1,x,a.wav,b.wav,{value}\n")
+    with pytest.raises(ValueError, match=f"line 3: snr_db '{value}' is not a number of decibels") as error:
+        read_pairs(path, tmp_path)
+    assert str(path) in one_line(error)
+
+
+# --- files that do not lie where the list says
+
+
+def touch(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+def write_list(folder: Path, *rows: tuple[str, str]) -> Path:
+    path = folder / "list.csv"
+    lines = [f"{k},dog,{source},{background}" for k, (source, background) in enumerate(rows)]
+    path.write_text("\n".join(["idx,caption,src_wav,noise_wav", *lines]) + "\n")
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".ogg", ".flac", ".mp3", ".WAV"])
+@pytest.mark.parametrize("listed", ["", "audio/", "esc50/audio/"])
+@pytest.mark.parametrize("on_disk", ["", "audio/", "deep/audio/"])
+def test_a_file_is_found_by_stem_in_any_subfolder(tmp_path, suffix, listed, on_disk):
+    folder = tmp_path / "corpus"
+    touch(folder, f"{on_disk}1-100032-A-0{suffix}", f"{on_disk}2-1-A-1{suffix}", f"{on_disk}notes.txt")
+    path = write_list(tmp_path, (f"{listed}1-100032-A-0.wav", f"{listed}2-1-A-1.wav"))
+    pair = read_pairs(path, folder)[0]
+    assert pair.target_path == folder / f"{on_disk}1-100032-A-0{suffix}"
+    assert pair.noise_path == folder / f"{on_disk}2-1-A-1{suffix}"
+    words = stem_matches(path, [pair])
+    if suffix == ".wav":
+        assert words is None, "the name is the same, wherever the file lies"
+    else:
+        assert words == f"2 of 2 files matched by stem (.wav in the list, {suffix} on disk)"
+
+
+def test_matches_by_stem_are_counted_over_files_not_rows(tmp_path):
+    folder = tmp_path / "corpus"
+    touch(folder, "a.ogg", "b.wav", "c.flac")
+    path = write_list(tmp_path, ("a.wav", "b.wav"), ("a.wav", "c.wav"), ("c.wav", "b.wav"))
+    words = stem_matches(path, read_pairs(path, folder))
+    assert words == "2 of 3 files matched by stem (.wav in the list, .flac, .ogg on disk)"
+
+
+def test_the_name_as_it_is_listed_goes_first(tmp_path):
+    folder = tmp_path / "corpus"
+    touch(folder, "a.wav", "a.ogg", "sub/a.wav", "sub/b.wav", "other/b.ogg")
+    pair = read_pairs(write_list(tmp_path, ("a.wav", "b.wav")), folder)[0]
+    assert pair.target_path == folder / "a.wav" and pair.noise_path == folder / "sub" / "b.wav"
+    pair = read_pairs(write_list(tmp_path, ("sub/a.wav", "other/b.wav")), folder)[0]
+    assert pair.target_path == folder / "sub" / "a.wav"
+    assert pair.noise_path == folder / "sub" / "b.wav", "a full name goes before a stem"
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        (("a.ogg", "a.flac"), "'a.wav' may mean a.flac or a.ogg"),
+        (("x/a.wav", "y/a.wav"), "'a.wav' may mean x/a.wav or y/a.wav"),
+        (("x/a.ogg", "y/a.mp3"), "'a.wav' may mean x/a.ogg or y/a.mp3"),
+    ],
+)
+def test_a_name_that_several_files_fit_is_refused(tmp_path, files, words):
+    folder = tmp_path / "corpus"
+    touch(folder, "b.wav", *files)
+    path = write_list(tmp_path, ("b.wav", "b.wav"), ("b.wav", "a.wav"))
+    with pytest.raises(ValueError, match=words) as error:
+        read_pairs(path, folder)
+    assert f"{path}, line 3: noise_wav" in one_line(error) and "keep one of them" in str(error.value)
+
+
+def test_a_dot_in_a_name_is_not_a_suffix(tmp_path):
+    folder = tmp_path / "corpus"
+    touch(folder, "4.5-bells.ogg", "4.ogg", "._4.wav")
+    pair = read_pairs(write_list(tmp_path, ("4.5-bells", "4.wav")), folder)[0]
+    assert [pair.target_path.name, pair.noise_path.name] == ["4.5-bells.ogg", "4.ogg"]
+
+
+def test_missing_files_are_counted(tmp_path):
+    folder = tmp_path / "corpus"
+    touch(folder, "a.ogg")
+    path = write_list(tmp_path, ("a.wav", "x.wav"), ("y.wav", "a.wav"), ("z.wav", "x.wav"))
+    with pytest.raises(ValueError, match="line 2: noise_wav 'x.wav' is not in .*, and 2 more of the 4 files") as error:
+        read_pairs(path, folder)
+    one_line(error)
+
+
+# the head of AudioSep's evaluation/metadata/esc50_eval.csv, and two rows of ESC-10 classes
+AUDIOSEP_ESC50 = """idx,caption,src_wav,noise_wav
+0,dog,1-100032-A-0.wav,5-207836-D-29.wav
+1,chirping birds,1-100038-A-14.wav,1-30226-A-0.wav
+157,dog,1-30226-A-0.wav,3-253081-A-2.wav
+54,crackling fire,1-17150-A-12.wav,1-110389-A-0.wav
+"""
+
+
+def test_audioseps_own_rows_are_taken_as_they_are(tmp_path):
+    folder = tmp_path / "ESC-50" / "audio"
+    names = {name for line in AUDIOSEP_ESC50.splitlines()[1:] for name in line.split(",")[2:]}
+    touch(folder, *(f"{Path(name).stem}.ogg" for name in names))
+    path = tmp_path / "esc50_eval.csv"
+    path.write_text(AUDIOSEP_ESC50)
+    for root in (folder, folder.parent):
+        pairs = read_pairs(path, root)
+        assert [pair.caption for pair in pairs] == ["dog", "chirping birds", "dog", "crackling fire"]
+        assert pairs[1].noise_path == folder / "1-30226-A-0.ogg" and pairs[0].snr_db is None
+        assert stem_matches(path, pairs) == "7 of 7 files matched by stem (.wav in the list, .ogg on disk)"
+
+
+# --- loudness
+
+
+def events(n_samples: int = 4 * RATE, *, seed: int = 0, level: float = 0.1) -> torch.Tensor:
+    """Noise with pauses and a slow swell: what the loudness gate is for."""
+    swell = torch.linspace(0.01, 1, n_samples)
+    swell[n_samples // 3 : n_samples // 2] = 0
+    return noise(n_samples, seed=seed, level=level) * swell
+
+
+def measured(waveform: torch.Tensor, rate: int = RATE) -> float:
+    import pyloudnorm
+
+    return pyloudnorm.Meter(rate).integrated_loudness(waveform.double().numpy())
+
+
+@pytest.mark.parametrize("level", [1e-5, 0.003, 0.1, 20.0])
+def test_each_part_has_its_loudness(level):
+    wanted = [-35.0, -28.5, -25.0]
+    parts = [events(seed=k, level=level * (k + 1)) for k in range(3)]
+    mixed = mix_at_lufs(parts[0], parts[1:], lufs=wanted)
+    assert mixed.mixture.abs().max() < 1
+    for part, lufs in zip((mixed.target, *mixed.interferences), wanted, strict=True):
+        assert measured(part) == pytest.approx(lufs, abs=0.01)
+    assert torch.equal(mixed.mixture, mixed.target + mixed.interference)
+    assert torch.equal(mixed.interference, mixed.interferences[0] + mixed.interferences[1])
+
+
+def test_loud_parts_come_down_together():
+    parts = [events(seed=k) for k in range(2)]
+    mixed = mix_at_lufs(parts[0], parts[1:], lufs=[-3.0, -9.0])
+    assert mixed.mixture.abs().max().item() == pytest.approx(1.0, abs=1e-6)
+    levels = [measured(part) for part in (mixed.target, *mixed.interferences)]
+    assert levels[0] < -3.5 and levels[0] - levels[1] == pytest.approx(6.0, abs=0.01)
+
+
+def test_equal_loudness_is_a_range_of_one_point():
+    target, interference = events(seed=1), events(seed=2)
+    ours = mix_at_lufs(target, [interference], lufs=[-23.0, -23.0])
+    theirs = mix_at_equal_loudness(target, interference)
+    assert torch.allclose(ours.mixture, theirs.mixture, atol=1e-4)
+
+
+def test_loudness_is_drawn_uniformly_from_the_range():
+    random = np.random.default_rng(3)
+    target, interference = noise(RATE, seed=1), noise(RATE, seed=2)
+    levels = []
+    for _ in range(100):
+        mixed = mix_in_lufs_range(target, [interference], lufs=(-35.0, -25.0), random=random)
+        levels += [loudness(part, sample_rate=RATE) for part in (mixed.target, *mixed.interferences)]
+    assert kstest(levels, "uniform", args=(-35, 10)).pvalue > 0.01
+    assert abs(np.corrcoef(levels[::2], levels[1::2])[0, 1]) < 0.3, "each part on its own"
+
+
+def test_the_generator_decides_the_loudness():
+    parts = noise(RATE, seed=1), [noise(RATE, seed=2)]
+    a, b, c = (mix_in_lufs_range(*parts, lufs=(-35, -25), random=np.random.default_rng(k)).mixture for k in (1, 1, 2))
+    assert torch.equal(a, b) and not torch.equal(a, c)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"lufs": [-30.0]}, "got 1 for 2 parts"),
+        ({"interferences": [], "lufs": [-30.0]}, "got 1 for 1 parts"),
+        ({"lufs": [-30.0, 3.0]}, "between -70 and 0 LUFS, got 3.0 for interference 1"),
+        ({"lufs": [-71.0, -30.0]}, "got -71.0 for the target"),
+        ({"lufs": [math.nan, -30.0]}, "got nan for the target"),
+        ({"target": torch.zeros(RATE)}, "the target has no loudness"),
+        ({"interferences": [torch.full((RATE,), 0.5)]}, None),  # a step is heard
+        ({"interferences": [noise(RATE - 1)]}, "use fit_length"),
+        ({"target": noise(2, RATE), "interferences": [noise(2, RATE)]}, "use fit_length"),
+    ],
+)
+def test_loudness_that_cannot_be_reached_is_refused(arguments, words):
+    arguments = {"target": noise(RATE), "interferences": [noise(RATE, seed=1)], "lufs": [-30.0, -30.0]} | arguments
+    target, interferences = arguments.pop("target"), arguments.pop("interferences")
+    if words is None:
+        mix_at_lufs(target, interferences, **arguments)
+        return
+    with pytest.raises(ValueError, match=words) as error:
+        mix_at_lufs(target, interferences, **arguments)
+    one_line(error)
+    with pytest.raises(ValueError, match="lowest, highest"):
+        mix_in_lufs_range(noise(RATE), [noise(RATE)], lufs=(-25.0, -35.0), random=np.random.default_rng(0))
+
+
+# --- three and more sources
+
+
+@pytest.mark.parametrize("n_interferences", [1, 2, 5])
+@pytest.mark.parametrize("snr_db", [-15.0, 0.0, 8.0])
+def test_the_snr_of_many_is_that_against_their_sum(n_interferences, snr_db):
+    target, parts = noise(4_000), [noise(4_000, seed=k + 1, level=3.0**k) for k in range(n_interferences)]
+    mixed = mix_many(target, parts, snr_db=snr_db)
+    assert snr(mixed.target, mixed.interference).item() == pytest.approx(snr_db, abs=1e-4)
+    # which is the SDR of the unprocessed mixture
+    assert snr(mixed.target, mixed.mixture - mixed.target).item() == pytest.approx(snr_db, abs=1e-3)
+    energies = torch.stack(mixed.interferences).double().square().sum(-1)
+    assert torch.allclose(energies, energies.mean(), rtol=1e-5), "equally loud unless told otherwise"
+    total = mixed.interferences[0]
+    for part in mixed.interferences[1:]:
+        total = total + part
+    assert torch.equal(mixed.interference, total) and torch.equal(mixed.mixture, mixed.target + total)
+
+
+def test_one_interference_is_mix_at_snr():
+    target, interference = noise(3, 2_000), noise(3, 2_000, seed=1)
+    levels = torch.tensor([-5.0, 0.0, 12.0])
+    many, one = mix_many(target, [interference], snr_db=levels), mix_at_snr(target, interference, snr_db=levels)
+    for a, b in zip(many[:3], one, strict=True):
+        assert torch.allclose(a, b, atol=1e-6)
+
+
+def test_levels_within_the_sum():
+    target, parts = noise(4_000), [noise(4_000, seed=k + 1) for k in range(3)]
+    mixed = mix_many(target, parts, snr_db=2.0, levels_db=[0.0, -6.0, 4.0])
+    first = mixed.interferences[0]
+    assert [snr(part, first).item() for part in mixed.interferences] == pytest.approx([0.0, -6.0, 4.0], abs=1e-4)
+    same_ = mix_many(target, parts, snr_db=2.0, levels_db=[10.0, 4.0, 14.0])
+    assert torch.allclose(mixed.mixture, same_.mixture, atol=1e-6), "only differences matter"
+
+
+def test_many_loud_sources_do_not_clip():
+    mixed = mix_many(noise(4_000, level=1.0), [noise(4_000, seed=k, level=1.0) for k in (1, 2)], snr_db=-3.0)
+    assert mixed.mixture.abs().max().item() == pytest.approx(1.0, abs=1e-6)
+    assert snr(mixed.target, mixed.interference).item() == pytest.approx(-3.0, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"interferences": []}, "at least one interference, got none"),
+        ({"interferences": [noise(90)]}, r"interference 1 \(90,\) differ in shape: use fit_length"),
+        ({"interferences": [noise(100), torch.zeros(100)]}, "interference 2 is silent"),
+        ({"interferences": [noise(100), -noise(100)]}, "cancel each other"),
+        ({"target": torch.zeros(100)}, "the target is silent"),
+        ({"levels_db": [0.0, 1.0]}, "levels_db must be one number for each interference, got 2: give 1"),
+        ({"levels_db": [math.inf]}, "no finite gain gives interference 1"),
+        ({"levels_db": [math.nan]}, "no finite gain gives interference 1"),
+        ({"levels_db": [-math.inf]}, "no finite gain gives interference 1"),
+        ({"snr_db": math.inf}, "no finite gain gives an SNR of inf"),
+        ({"snr_db": -math.inf}, "no finite gain gives an SNR of -inf"),
+    ],
+)
+def test_impossible_mixtures_of_many_are_refused(arguments, words):
+    arguments = {"target": noise(100), "interferences": [noise(100, seed=1)], "snr_db": 0.0} | arguments
+    with pytest.raises(ValueError, match=words) as error:
+        mix_many(arguments.pop("target"), arguments.pop("interferences"), **arguments)
+    one_line(error)
