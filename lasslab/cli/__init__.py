@@ -38,6 +38,7 @@ app.command()(mixtures.mixtures)
 app.command()(training.train)
 app.add_typer(evaluate_app, name="evaluate")
 evaluate_app.command("separation")(evaluation.evaluate_separation)
+evaluate_app.command("wording")(evaluation.evaluate_wording)
 app.command()(course.run)
 app.command()(course.student)
 
