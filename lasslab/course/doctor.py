@@ -155,7 +155,7 @@ def check_real_audio() -> Finding:
     try:
         clips = load_corpus("esc50")
     except ValueError:
-        remedy = f'put ESC-50 into {data_root()} or set LASSLAB_DATA, to run with corpus="esc50"'
+        remedy = 'run lasslab fetch esc50, or set LASSLAB_DATA to the folder that holds it, to use corpus="esc50"'
         return Finding("real audio", False, f"no ESC-50 in {data_root()}", remedy, needed=False)
     return Finding(
         "real audio", True, f"ESC-50, {len(clips)} clips of {len({c.label for c in clips})} classes", needed=False

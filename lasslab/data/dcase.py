@@ -105,7 +105,7 @@ def _read_validation(path: Path, *, skip_missing: bool) -> list[Clip]:
             raise ValueError(f"{path}, entry {number}: no value for Index: {remedy}")
         if not isinstance(captions, list) or not captions or not all(str(caption).strip() for caption in captions):
             raise ValueError(f"{path}, entry {number}: no captions, or an empty one: {remedy}")
-    index = index_audio(path.parent / "lass_validation")
+    index = index_audio(path.parent / "lass_validation", recursive=True)
     paths = [find_audio(index, str(entry["index"])) for entry in entries]
     check_present(
         [(str(entry["index"]), found) for entry, found in zip(entries, paths, strict=True)],

@@ -36,7 +36,7 @@ def read_dcase_pairs(folder: str | Path) -> list[Pair]:
     if not table.is_file():
         raise not_there("DCASE 2024 Task 9", folder=folder, looked_for=table, fetch=f"{FETCH} --part validation")
     rows = read_table(table, columns=("source", "noise", "snr"))
-    index = index_audio(folder / "lass_validation")
+    index = index_audio(folder / "lass_validation", recursive=True)
     paths = {name: find_audio(index, name) for row in rows for name in (row["source"], row["noise"])}
     check_present(
         paths.items(),
@@ -79,7 +79,7 @@ def read_dcase_queries(folder: str | Path, which: str = "synthetic") -> list[tup
         raise not_there("DCASE 2024 Task 9", folder=folder, looked_for=table, fetch=f"{FETCH} --part evaluation")
     rows = read_table(table, columns=("wav",))
     audio = folder / EVALUATION_FOLDERS[which]
-    index = index_audio(audio)
+    index = index_audio(audio, recursive=True)
     paths = {row["wav"]: find_audio(index, row["wav"]) for row in rows}
     check_present(
         paths.items(),
