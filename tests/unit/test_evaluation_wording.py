@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +12,8 @@ from lasslab.data.captions import ESC50_CAPTIONS
 from lasslab.data.mixtures import MixtureDataset, Pair, read_pairs
 from lasslab.data.synthesis import EVENT_CLASSES
 from lasslab.data.wording import WORDINGS
+from lasslab.evaluation.batches import describe_pair
+from lasslab.evaluation.breakdown import esc50_labels
 from lasslab.evaluation.paraphrases import PARAPHRASES, captions_of, class_of
 from lasslab.evaluation.wording import classes_in, evaluate_wording, make_requests
 from lasslab.evaluation.wording_report import save_reports, wording_summary
@@ -17,6 +21,7 @@ from lasslab.models.text import normalise_query
 from lasslab.signal.audio import save_audio
 from lasslab.systems.separation import MixtureAsEstimate, Silence
 
+REAL_PAIRS = Path(os.environ.get("LASSLAB_DATA", "")) / "pairs-fold4.csv"
 TONES = {"dog": 250, "rain": 500, "rooster": 1_000, "clock_tick": 2_000}
 ESC10 = "dog rooster rain sea_waves crying_baby clock_tick sneezing helicopter chainsaw crackling_fire".split()
 
@@ -203,6 +208,22 @@ def test_a_dataset_is_asked_by_its_labels():
     three = MixtureDataset(clips, n=2, seconds=0.5, third_source=1.0)
     with pytest.raises(ValueError, match="third_source=0"):
         evaluate_wording(MixtureAsEstimate(), three, n_absent=1, progress=False)
+
+
+@pytest.mark.real_audio
+@pytest.mark.skipif(not REAL_PAIRS.is_file(), reason="set LASSLAB_DATA to a folder with ESC-50 and pairs-fold4.csv")
+def test_classes_of_the_real_list_from_captions_and_from_the_corpus():
+    folder = REAL_PAIRS.parent / "ESC-50" / "audio"
+    pairs = read_pairs(REAL_PAIRS, folder)
+    bare = [describe_pair(pair, number) for number, pair in enumerate(pairs)]
+    labelled = [describe_pair(pair, number, labels=esc50_labels(folder)) for number, pair in enumerate(pairs)]
+    from_corpus = classes_in(labelled, esc50_labels(folder))
+    assert [found[0] for found in classes_in(bare, {})] == [found[0] for found in from_corpus]
+    assert all(a != b and {a, b} <= set(ESC10) for a, b in from_corpus)
+    requests = make_requests(labelled, from_corpus, n_absent=100, seed=0)
+    absent = [request for request in requests if request.kind == "absent"]
+    assert sum(request.kind == "paraphrase" for request in requests) == 600 and len(absent) == 100
+    assert all(sum(request.label == label for request in absent) == 10 for label in ESC10)
 
 
 def test_impossible_questions(pairs):
