@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from lasslab.cli import course, evaluation, mixtures, separation, training
+from lasslab.cli import course, evaluation, fetching, mixtures, separation, training
 
 ClickException = typer.BadParameter.__mro__[2]  # typer keeps its copy of click to itself
 
@@ -35,6 +35,7 @@ def _root(debug: Annotated[bool, typer.Option("--debug", help="Show the tracebac
 app.command()(course.doctor)
 app.command()(separation.separate)
 app.command()(mixtures.mixtures)
+app.command()(fetching.fetch)
 app.command()(training.train)
 app.add_typer(evaluate_app, name="evaluate")
 evaluate_app.command("separation")(evaluation.evaluate_separation)
