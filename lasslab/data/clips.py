@@ -164,7 +164,7 @@ def index_audio(*folders: Path, recursive: bool = False) -> dict[str, Path]:
     """The sounds in some folders, by file name and by stem: a corpus converted to another format is still found.
 
     Args:
-        folders: where to look; one that does not exist is empty.
+        *folders: where to look; one that does not exist is empty.
         recursive: look into sub-folders too.
 
     Returns:
@@ -186,7 +186,7 @@ def find_audio(index: Mapping[str, Path], *names: str) -> Path | None:
 
     Args:
         index: from `index_audio`.
-        names: file names with or without suffix, the most likely first.
+        *names: file names with or without suffix, the most likely first.
 
     Returns:
         The path, or None.

@@ -72,7 +72,7 @@ def download(
                 raise FetchError(
                     f"{url}: the server answers {error.code} {error.reason}: see the corpus' page"
                 ) from error
-            if _no_space(error):
+            if _is_hopeless(error):
                 raise
             fruitless = 0 if _length(part) > furthest else fruitless + 1
             furthest = max(furthest, _length(part))  # a server that starts over again and again gets no further
@@ -196,7 +196,7 @@ def _discard(part: Path) -> None:
     _state(part).unlink(missing_ok=True)
 
 
-def _no_space(error: BaseException) -> bool:
+def _is_hopeless(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
 
 

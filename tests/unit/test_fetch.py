@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 from lasslab import cli
 from lasslab.data import download as download_module
@@ -625,6 +626,23 @@ def test_two_at_once_do_not_meet(server, corpus):
         fetch_corpus("toy", root=corpus.root, manifest=corpus.manifest)
     thread.join()
     assert not errors and (corpus.root / "TOY" / "audio" / "1.wav").is_file()
+
+
+def test_what_is_fetched_is_what_the_reader_reads(server, tmp_path):
+    """From the archive that GitHub makes of ESC-50 to clips."""
+    tone = io.BytesIO()
+    soundfile.write(tone, np.sin(np.arange(8_000)), 8_000, format="WAV")
+    table = "filename,fold,target,category,esc10,src_file,take\n1-100-A-0.wav,1,0,dog,True,100,A\n"
+    server.files["ESC-50-master.zip"] = make_zip(
+        {"ESC-50-master/meta/esc50.csv": table.encode(), "ESC-50-master/audio/1-100-A-0.wav": tone.getvalue()}
+    )
+    shipped = read_manifest()["esc50"]
+    (file,) = shipped.parts["all"].files
+    part = {"files": [{"name": file.name, "unpack": file.unpack, "strip": file.strip}], "has": shipped.parts["all"].has}
+    manifest = write_manifest(tmp_path / "m.json", server, esc50={"folder": shipped.folder, "parts": {"all": part}})
+    fetch_corpus("esc50", root=tmp_path / "corpora", manifest=manifest)
+    (clip,) = load_corpus("esc50", root=tmp_path / "corpora")
+    assert clip.label == "dog" and clip.load(sample_rate=8_000).shape == (8_000,)
 
 
 # --- the command

@@ -11,7 +11,7 @@ import torch
 from lasslab.data.clips import Clip, find_audio, index_audio
 from lasslab.data.corpora import CORPORA, load_corpus
 from lasslab.data.dcase_lists import read_dcase_pairs, read_dcase_queries
-from lasslab.data.mixtures import load_pair, read_pairs, write_pairs
+from lasslab.data.mixtures import MixtureDataset, load_pair, read_pairs, write_pairs
 
 RATE = 8_000
 
@@ -501,6 +501,18 @@ def test_own_folder_says_which_table_it_wants(tmp_path):
 
 
 # --- what all of them have in common
+
+
+def test_published_clips_make_mixtures(tmp_path):
+    """Sentences without classes, clips longer and shorter than an item: every item asks for what is in it."""
+    folder = write_clotho(tmp_path)
+    write_tone(folder / "development" / "Águas.wav", 400, seconds=12)
+    clips = load_corpus("clotho", root=tmp_path, captions_per_clip=1, max_seconds=5)
+    data = MixtureDataset(clips, n=12, seconds=1.0, snr_db=(0.0, 0.0), seed=3)
+    captions = {clip.label: clip.captions for clip in clips}
+    for item in data:
+        assert item["target"].shape == item["interference"].shape == (16_000,)
+        assert (item["query"],) == captions[item["label"]] and item["label"] != item["interference_label"]
 
 
 def test_a_long_file_is_read_no_further_than_is_wanted(tmp_path):
