@@ -280,22 +280,26 @@ def test_only_the_exercises_differ_and_everything_else_is_kept(path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", QUICKEST)
-def test_the_edition_runs_from_top_to_bottom_and_says_what_is_not_done(number, edition, tmp_path):
-    (path,) = edition.glob(f"{number}_*.ipynb")
+def test_the_edition_runs_from_top_to_bottom_and_says_what_is_not_done(number, tmp_path):
+    (source,) = (path for path in NOTEBOOKS if path.name.startswith(number))
+    (tmp_path / "course").mkdir()
+    shutil.copy(source, tmp_path / "course")
+    path, _ = write_student_edition(tmp_path / "course", output_dir=tmp_path / "student")
     result = run_notebook(path, output_dir=tmp_path / "out", allow_undone=True)
     executed = nbformat.read(result.notebook, as_version=4)
     assert all(cell.execution_count for cell in executed.cells if cell.cell_type == "code")
     shown = json.dumps(executed)
-    exercises = re.findall(r'check\("([^"]+)"', sources(path))
+    exercises = re.findall(r'check\("([^"]+)"', sources(source))
     assert exercises and all(f"{exercise}: not done yet." in shown for exercise in exercises)
     assert "not done yet" in find_failure(executed), "without allow_undone it does not pass"
 
 
-@pytest.fixture(scope="session")
-def edition(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("student")
-    write_student_edition(ROOT / "notebooks", output_dir=folder)
-    return folder
+def test_the_whole_course_with_its_presets(tmp_path):
+    write_student_edition(ROOT / "notebooks", output_dir=tmp_path)
+    assert sorted(path.name for path in tmp_path.glob("*.ipynb")) == [path.name for path in NOTEBOOKS]
+    for path in sorted(tmp_path.glob("*.ipynb")):
+        assert set(read_preset(path, "lab")) <= set(read_parameters(path))
+    assert all(path.name in (tmp_path / "README.md").read_text() for path in NOTEBOOKS)
 
 
 # The folder.
