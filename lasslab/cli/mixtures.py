@@ -42,7 +42,6 @@ def mixtures(
     """Draw a test set and write it: a pair list, its audio, and what each mixture is."""
     from tqdm import tqdm
 
-    from lasslab import __version__
     from lasslab.data.corpora import load_corpus
     from lasslab.data.mixture_sets import check_new_folder, draw_mixtures, write_mixtures
     from lasslab.data.protocols import describe_protocol
@@ -75,7 +74,6 @@ def mixtures(
             "n_clips": len(clips),
             "n_labels": len({clip.label for clip in clips}),
         },
-        "lasslab": __version__,
         "commit": git_commit(),
     }
     write_mixtures(

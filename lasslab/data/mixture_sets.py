@@ -81,7 +81,7 @@ def draw_mixtures(
     rows: list[MixtureRow] = []
     seen: list[float] = []
     draws = _Draws(protocol, clips, seed)
-    load = functools.lru_cache(KEPT_CLIPS)(Clip.load)
+    load = functools.lru_cache(KEPT_CLIPS)(_load)
     turn = 0
     while len(rows) < protocol.n:
         for _ in range(TRIES if protocol.max_similarity is not None else 1):
@@ -95,7 +95,7 @@ def draw_mixtures(
             rows.append(row)
             break
         turn += 1
-        if len(seen) >= 1_000 and len(rows) < len(seen) / 200:
+        if len(seen) >= 400 and len(rows) < len(seen) / 200:
             raise ValueError(
                 f"max_similarity={protocol.max_similarity} keeps {len(rows)} of {len(seen)} candidates: raise it, or "
                 f"lower the level of the targets (the median similarity is {np.median(seen):.2f})"
@@ -207,12 +207,12 @@ def _traits(clip: Clip) -> set[tuple[str, str]]:
     return {("recording", clip.source), *(("sound", name) for name in (clip.label, *clip.tags))}
 
 
-def mix(row: MixtureRow, *, load: Callable[[Clip], Tensor] = Clip.load) -> ManyMixture:
+def mix(row: MixtureRow, *, load: Callable[[Clip], Tensor] | None = None) -> ManyMixture:
     """Read the clips of a row at 16 kHz and mix them.
 
     Args:
         row: from `draw_mixtures`.
-        load: reads a clip at 16 kHz.
+        load: reads a clip at 16 kHz; default its own `load`.
 
     Returns:
         The mixture and its parts, (T,) each.
@@ -220,6 +220,7 @@ def mix(row: MixtureRow, *, load: Callable[[Clip], Tensor] = Clip.load) -> ManyM
     Raises:
         ValueError: when a clip cannot be read or is silent over the target's length; names the row.
     """
+    load = load or _load
     target = loudest_piece(load(row.target), seconds=row.seconds)
     interferences = [
         fit_length(loudest_piece(load(clip), seconds=row.seconds), target.shape[-1]) for clip in row.interferences
@@ -235,6 +236,10 @@ def mix(row: MixtureRow, *, load: Callable[[Clip], Tensor] = Clip.load) -> ManyM
     except ValueError as error:
         sources = ", ".join(clip.source for clip in (row.target, *row.interferences))
         raise ValueError(f"mixture {row.idx} of {sources}: {error}") from error
+
+
+def _load(clip: Clip) -> Tensor:
+    return clip.load()
 
 
 def loudest_piece(waveform: Tensor, *, seconds: float | None) -> Tensor:
@@ -342,7 +347,7 @@ def _write_into(
     names: dict[Clip, str] = {}
     pairs: list[Pair] = []
     items: list[dict[str, Any]] = []
-    load = functools.lru_cache(KEPT_CLIPS)(Clip.load)
+    load = functools.lru_cache(KEPT_CLIPS)(_load)
     for row in progress(rows):
         mixture = mix(row, load=load)
         if row.snr_db is not None and len(row.interferences) == 1:

@@ -232,7 +232,7 @@ def test_the_cosine_filter_keeps_what_is_below_and_says_what_it_measured(sounds)
 def test_a_threshold_that_keeps_nothing_is_refused(sounds, monkeypatch):
     monkeypatch.setattr("lasslab.data.mixture_sets.mix", lambda row, load: row)
     monkeypatch.setattr("lasslab.data.mixture_sets.similarity", lambda mixture: 0.9)
-    with pytest.raises(ValueError, match="keeps 0 of 1000 candidates.*median similarity is 0.90"):
+    with pytest.raises(ValueError, match="keeps 0 of 400 candidates.*median similarity is 0.90"):
         draw_mixtures(protocol(max_similarity=0.5), sounds, n=3)
 
 
