@@ -9,14 +9,12 @@ Python and loading the model is not in them.
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from measure import conditions, measure, peak_memory, table
+from measure import machine, markdown_table, measure, peak_memory, run_alone
 from torch import Tensor
 
 from lasslab.data.synthesis import synthesise
@@ -56,11 +54,9 @@ def separate_clip(system: str, threads: int) -> dict[str, float]:
     return {"wall": timing.wall, "processor": timing.processor}
 
 
-def in_a_process(*arguments: object) -> dict[str, float]:
-    """Run one of the two functions above in a fresh interpreter."""
-    command = [sys.executable, __file__, "--worker", *map(str, arguments)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout)
+def worker(*arguments: object) -> dict[str, float]:
+    """One of the two functions above in a fresh interpreter."""
+    return json.loads(run_alone(__file__, "--worker", *arguments))
 
 
 def main() -> None:
@@ -80,7 +76,7 @@ def main() -> None:
         for seconds in LENGTHS:
             source, destination = Path(folder, "recording.wav"), Path(folder, "estimate.wav")
             save_blocks(source, recording(seconds), sample_rate=SAMPLE_RATE, n_channels=2)
-            found = in_a_process(source, destination, arguments.system, arguments.threads)
+            found = worker(source, destination, arguments.system, arguments.threads)
             wall, processor = found["wall"], found["processor"]
             rows.append(
                 (
@@ -90,11 +86,11 @@ def main() -> None:
             )  # fmt: skip
     columns = ("length, s", "s", "processor s", "s per s", "processor s per s", "peak, MB", "of it for the sound, MB")
     print(f"{arguments.system}, {SAMPLE_RATE} Hz stereo WAV to WAV, {arguments.threads} threads\n")
-    print(table(columns, rows))
-    clip = in_a_process(arguments.system, arguments.threads)
+    print(markdown_table(columns, rows))
+    clip = worker(arguments.system, arguments.threads)
     print("\n10 s, 16 kHz, mono, in memory, median of 5 runs:")
     print(f"real-time factor {clip['wall'] / 10:.4f} by the clock, {clip['processor'] / 10:.4f} in processor time")
-    print(f"\n{conditions('cpu')}")
+    print(f"\n{machine()}")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import platform
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -59,21 +60,33 @@ def peak_memory() -> int:
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def conditions(device: str | None = "cpu") -> str:
-    """Device, software and commit in one line, for under a table."""
+def machine(device: str = "cpu") -> str:
+    """Device, software and commit in one line, to stand with a table."""
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "numpy", "soxr", "soundfile"))
-    return (
-        f"{device_name(device)}; Python {platform.python_version()}, {packages}; "
-        f"commit {git_commit() or 'outside a repository'}"
-    )
+    commit = git_commit() or "outside a repository"
+    return f"{device_name(device)}; Python {platform.python_version()}, {packages}; commit {commit}"
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A Markdown table; numbers to the right."""
-    cells = [[str(cell) for cell in row] for row in (columns, *rows)]
-    widths = [max(len(row[k]) for row in cells) for k in range(len(columns))]
-    lines = [
-        "| " + " | ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in cells
-    ]
-    rule = "|" + "|".join("-" * (width + 1) + ":" for width in widths) + "|"
-    return "\n".join([lines[0], rule, *lines[1:]])
+def run_alone(script: str, *arguments: object) -> str:
+    """Run a script in a fresh interpreter, so that its peak memory is its own; returns what it printed.
+
+    Raises:
+        subprocess.CalledProcessError: the script failed; its own message is on standard error.
+    """
+    command = [sys.executable, script, *map(str, arguments)]
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+
+
+def markdown_table(header: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
+    """A Markdown table: numbers to the right, words to the left."""
+    cells = [[str(cell) for cell in row] for row in (header, *rows)]
+    columns = list(zip(*cells, strict=True))
+    widths = [max(3, *map(len, column)) for column in columns]
+    numeric = [all(cell.replace(".", "").lstrip("-").isdigit() for cell in column[1:]) for column in columns]
+
+    def line(row: Sequence[str]) -> str:
+        padded = (c.rjust(w) if right else c.ljust(w) for c, w, right in zip(row, widths, numeric, strict=True))
+        return f"| {' | '.join(padded)} |"
+
+    rule = "|".join("-" * (w + 1) + (":" if right else "-") for w, right in zip(widths, numeric, strict=True))
+    return "\n".join([line(cells[0]), f"|{rule}|", *map(line, cells[1:])])

@@ -481,17 +481,12 @@ def _encode(
             file = soundfile.SoundFile(sink, "w", int(sample_rate), n_channels, subtype, format=file_format)
         try:
             n_written = 0
-            for block in blocks:
-                check_waveform(block, name=f"a block for {path}", dims=(2,))
-                if block.shape[0] != n_channels:
-                    raise ValueError(f"{path} has {n_channels} channels, got a block of shape {tuple(block.shape)}")
-                _check_peak(path, block, at=f" at {n_written / sample_rate:.2f} s" if n_written else "")
+            for block in _regrouped(_checked(path, blocks, sample_rate, n_channels), BLOCK_FRAMES):
                 n_written += block.shape[-1]
                 if file_format == "WAV" and 4 * n_channels * n_written > WAV_LIMIT:
                     raise ValueError(f"{path} would grow beyond 4 GiB, more than WAV can hold: save as .flac")
-                for part in block.detach().cpu().float().split(BLOCK_FRAMES, dim=-1):
-                    with sink.watch(unfit):
-                        file.write(part.T.numpy())
+                with sink.watch(unfit):
+                    file.write(block.T.numpy())
             if n_written == 0:
                 raise ValueError(f"there are no samples for {path}: give it at least one block")
             with sink.watch(unfit):
@@ -500,6 +495,30 @@ def _encode(
             with suppress(soundfile.SoundFileError):
                 file.close()  # before the file that it writes into
             raise
+
+
+def _checked(path: Path, blocks: Iterable[Tensor], sample_rate: int, n_channels: int) -> Iterator[Tensor]:
+    """The blocks, each looked at before it is handed on."""
+    n_passed = 0
+    for block in blocks:
+        check_waveform(block, name=f"a block for {path}", dims=(2,))
+        if block.shape[0] != n_channels:
+            raise ValueError(f"{path} has {n_channels} channels, got a block of shape {tuple(block.shape)}")
+        _check_peak(path, block, at=f" at {n_passed / sample_rate:.2f} s" if n_passed else "")
+        n_passed += block.shape[-1]
+        yield block.detach().cpu().float()
+
+
+def _regrouped(blocks: Iterable[Tensor], n: int) -> Iterator[Tensor]:
+    """The same samples in blocks of n: what a codec makes of a sound would depend on the blocks it is handed."""
+    left: list[Tensor] = []  # fewer than n samples
+    for block in blocks:
+        *full, rest = torch.cat([*left, block], dim=-1).split(n, dim=-1)
+        if rest.shape[-1] == n:
+            full, rest = [*full, rest], rest[..., :0]
+        yield from full
+        left = [rest] if rest.shape[-1] else []
+    yield from left
 
 
 def _may_be_audio(path: Path) -> bool:

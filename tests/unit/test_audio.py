@@ -11,15 +11,20 @@ import pytest
 import soundfile
 import torch
 
+from lasslab.signal import audio
 from lasslab.signal.audio import (
+    BLOCK_FRAMES,
     check_waveform,
     fit_length,
     load_audio,
     loudness,
     normalise_loudness,
     read_audio,
+    read_blocks,
     resample,
     save_audio,
+    save_blocks,
+    scan_audio,
     to_mono,
 )
 
@@ -122,6 +127,95 @@ def test_16_bit_and_8_bit_files_are_scaled_to_one(tmp_path):
         assert (read_audio(tmp_path / "a.wav")[0][0] - torch.tensor([0.5, -0.5, 0.25])).abs().max() <= step
 
 
+# --- files as streams
+
+
+@pytest.mark.parametrize("suffix", TOLERANCE)
+@pytest.mark.parametrize("n_channels", [1, 2])
+@pytest.mark.parametrize("n_block", [1000, BLOCK_FRAMES, 10**9])
+def test_blocks_put_together_are_the_file(tmp_path, suffix, n_channels, n_block):
+    path = tmp_path / f"a{suffix}"
+    save_audio(path, 0.2 * noise(n_channels, 150_000), sample_rate=44_100)
+    whole, rate = read_audio(path)
+    blocks = list(read_blocks(path, n_samples=n_block))
+    assert all(block.shape == (n_channels, n_block) for block in blocks[:-1])
+    # the MP3 decoder rounds differently in blocks
+    torch.testing.assert_close(torch.cat(blocks, dim=-1), whole, rtol=0, atol=1e-6 if suffix == ".mp3" else 0)
+    scan = scan_audio(path)
+    assert (scan.sample_rate, scan.n_channels, scan.n_samples) == (rate, n_channels, whole.shape[-1])
+    assert scan.peak == pytest.approx(whole.abs().max().item(), abs=1e-6)
+    assert scan.rms == pytest.approx(whole.square().mean().sqrt().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("suffix", TOLERANCE)
+@pytest.mark.parametrize("n_block", [1, 999, BLOCK_FRAMES, BLOCK_FRAMES + 1])
+def test_a_file_does_not_depend_on_the_blocks_it_came_in(tmp_path, suffix, n_block):
+    waveform = 0.2 * noise(2, 2 * n_block + 7 if n_block > 1 else 3000)
+    save_audio(tmp_path / f"whole{suffix}", waveform, sample_rate=16_000)
+    blocks = (block for block in waveform.split(n_block, dim=-1))
+    save_blocks(tmp_path / f"blocks{suffix}", blocks, sample_rate=16_000, n_channels=2)
+    assert torch.equal(read_audio(tmp_path / f"blocks{suffix}")[0], read_audio(tmp_path / f"whole{suffix}")[0])
+
+
+def test_silence_and_broken_samples_are_found_wherever_they_are(tmp_path):
+    path = tmp_path / "a.wav"
+    for samples, peak in (
+        (torch.zeros(200_000), 0.0),
+        (torch.cat([torch.zeros(200_000), torch.tensor([-0.25])]), 0.25),
+    ):
+        save_audio(path, samples, sample_rate=8000)
+        assert scan_audio(path).peak == peak
+    late = np.zeros(200_000, dtype=np.float32)
+    late[-1] = np.inf
+    soundfile.write(path, late, 8000, "FLOAT")
+    with pytest.raises(ValueError, match=r"a\.wav has NaN or infinite samples"):
+        scan_audio(path)
+    blocks = read_blocks(path, n_samples=150_000)
+    assert not next(blocks).any()
+    with pytest.raises(ValueError, match=r"a\.wav has NaN or infinite samples"):
+        next(blocks)
+
+
+def test_more_than_a_wav_can_count_becomes_rf64(tmp_path, monkeypatch):
+    monkeypatch.setattr(audio, "WAV_LIMIT", 4 * 2 * 1000)
+    parts = noise(2, 2500).split(100, dim=-1)
+    for n_samples, kind in ((1000, "WAV"), (2500, "RF64")):
+        blocks = parts[: n_samples // 100]
+        save_blocks(tmp_path / "a.wav", blocks, sample_rate=8000, n_channels=2, n_samples=n_samples)
+        assert soundfile.info(tmp_path / "a.wav").format == kind
+        assert torch.equal(read_audio(tmp_path / "a.wav")[0], noise(2, 2500)[:, :n_samples])
+        (tmp_path / "a.wav").unlink()
+    with pytest.raises(ValueError, match=r"a\.wav would grow beyond 4 GiB.*: save as \.flac"):
+        save_blocks(tmp_path / "a.wav", parts, sample_rate=8000, n_channels=2)
+    save_audio(tmp_path / "b.wav", noise(2, 2500), sample_rate=8000)  # its length is known
+    assert [path.name for path in tmp_path.iterdir()] == ["b.wav"]
+
+
+@pytest.mark.parametrize(
+    ("blocks", "message"),
+    [
+        ([], r"no samples for .*a\.flac"),
+        ([noise(2, 10), noise(10)], "a block for .* must have 2 dimensions"),
+        ([noise(2, 10), noise(3, 10)], r"a\.flac has 2 channels, got a block of shape \(3, 10\)"),
+        ([noise(2, 10), torch.full((2, 10), math.nan)], "NaN or infinite"),
+        ([noise(2, 8000), torch.full((2, 10), -1.5)], r"a\.flac would clip, its peak is 1\.5 of 1 at 1\.00 s: lower"),
+    ],
+)
+def test_a_bad_block_ends_the_file(tmp_path, blocks, message):
+    with pytest.raises(ValueError, match=message):
+        save_blocks(tmp_path / "a.flac", iter(blocks), sample_rate=8000, n_channels=2)
+    assert not any(tmp_path.iterdir())
+
+
+def test_bad_arguments_of_a_stream(tmp_path):
+    with pytest.raises(ValueError, match="does not exist"):
+        next(read_blocks(tmp_path / "none.wav"))
+    with pytest.raises(ValueError, match="at least 1 sample, got 0"):
+        next(read_blocks(tmp_path / "none.wav", n_samples=0))
+    with pytest.raises(ValueError, match="no known audio suffix"):
+        save_blocks(tmp_path / "a.txt", [noise(1, 10)], sample_rate=8000, n_channels=1)
+
+
 # --- files that are none
 
 
@@ -166,7 +260,7 @@ BAD_FILES = [
 def test_bad_file_is_named_in_one_line_with_a_remedy(tmp_path, capfd, name, make, message):
     path = tmp_path / name
     make(path)
-    for read in (read_audio, load_audio):
+    for read in (read_audio, load_audio, scan_audio, lambda path: list(read_blocks(path)) or read_audio(path)):
         with pytest.raises(ValueError, match=message) as caught:
             read(path)
         assert str(path) in str(caught.value) and "\n" not in str(caught.value)
@@ -206,6 +300,56 @@ def test_disk_that_fills_up_leaves_no_file(tmp_path):
     expected = [f"{path} cannot be written (File too large): check space and rights" for path in paths]
     assert done.stdout.splitlines() == expected
     assert done.stderr == "" and not any(tmp_path.iterdir())
+
+
+def test_disk_that_fills_up_in_the_middle_of_a_stream_leaves_no_file(tmp_path):
+    code = (
+        "import resource, sys, torch; from lasslab.signal.audio import save_blocks\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        "for path in sys.argv[1:]:\n"
+        "    blocks = (torch.rand(1, 50_000) for _ in range(40))\n"
+        "    try: save_blocks(path, blocks, sample_rate=16_000, n_channels=1)\n"
+        "    except ValueError as error: print(error)\n"
+    )
+    paths = [str(tmp_path / f"out{suffix}") for suffix in TOLERANCE]
+    done = subprocess.run([sys.executable, "-c", code, *paths], capture_output=True, text=True)
+    assert done.stdout.splitlines() == [
+        f"{path} cannot be written (File too large): check space and rights" for path in paths
+    ]
+    assert done.stderr == "" and not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("suffix", TOLERANCE)
+def test_ctrl_c_inside_the_encoder_is_not_lost(tmp_path, monkeypatch, capfd, suffix):
+    # libsndfile calls back into Python to write; an exception there would be printed and forgotten
+    class Interrupted:
+        def __init__(self, file):
+            self.file, self.left = file, 3
+
+        def __getattr__(self, name):
+            return getattr(self.file, name)
+
+        def __enter__(self):
+            return self.file.__enter__()
+
+        def __exit__(self, *error):
+            return self.file.__exit__(*error)
+
+        def write(self, data):
+            self.left -= 1
+            if self.left == 0:
+                raise KeyboardInterrupt
+            return self.file.write(data)
+
+    class Sink(audio._Sink):
+        def __init__(self, path):
+            super().__init__(path)
+            self.file = Interrupted(self.file)
+
+    monkeypatch.setattr(audio, "_Sink", Sink)
+    with pytest.raises(KeyboardInterrupt):
+        save_blocks(tmp_path / f"a{suffix}", iter(0.1 * noise(20, 1, 50_000)), sample_rate=16_000, n_channels=1)
+    assert not any(tmp_path.iterdir()) and capfd.readouterr() == ("", "")
 
 
 def test_interrupted_write_leaves_no_file(tmp_path, monkeypatch):
