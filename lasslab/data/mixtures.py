@@ -391,7 +391,10 @@ class MixtureDataset(Dataset):
         ValueError: when the clips, a range or the threshold cannot give pairs.
     """
 
-    filter_batch = 64
+    #: pairs whose spectrograms are compared at a time: few enough to stay in a processor's cache
+    filter_batch = 16
+    #: samples kept in memory (1 GiB); beyond, the clips read first are read again when they are drawn again
+    max_cached = 2**28
 
     def __init__(
         self,
@@ -431,7 +434,8 @@ class MixtureDataset(Dataset):
         self.n_samples = round(seconds * SAMPLE_RATE)
         self.snr_db = snr_db
         self.augmentation = augmentation
-        self._waveforms: dict[int, tuple[Tensor, np.ndarray]] = {}
+        self._waveforms: dict[int, Tensor] = {}
+        self._n_cached = 0
         self._probability = _clip_probability(self.clips, weights)
         self._target_probability = self._probability
         if target_labels is not None:
@@ -512,11 +516,12 @@ class MixtureDataset(Dataset):
 
         Many sounds are events with long pauses: a piece from a pause has no SNR, and teaches nothing.
         """
-        waveform, energy_before = self._waveform(number)
+        waveform = self._waveform(number)
         spare = waveform.shape[-1] - length
         if spare <= 0:
             return waveform
         starts = random.integers(spare + 1, size=8)
+        energy_before = np.concatenate([[0.0], np.cumsum(waveform.double().square().numpy())])
         energy = energy_before[starts + length] - energy_before[starts]
         share = energy_before[-1] * length / waveform.shape[-1]
         loud = np.flatnonzero(energy > 0.3 * share)
@@ -525,14 +530,16 @@ class MixtureDataset(Dataset):
             start = min(max(int(waveform.abs().argmax()) - length // 2, 0), spare)
         return waveform[start : start + length]
 
-    def _waveform(self, number: int) -> tuple[Tensor, np.ndarray]:
-        """Samples (T,) of a clip, and the energy before each sample (T + 1,). Read once, then kept."""
+    def _waveform(self, number: int) -> Tensor:
+        """Samples (T,) of a clip. Read once, then kept while there is room."""
         if number not in self._waveforms:
             waveform = self.clips[number].load()
             if not bool(waveform.any()):
                 raise ValueError(f"clip {self.clips[number].source} is silent: leave it out of the corpus")
-            energy_before = np.concatenate([[0.0], np.cumsum(waveform.double().square().numpy())])
-            self._waveforms[number] = waveform, energy_before
+            self._waveforms[number] = waveform
+            self._n_cached += len(waveform)
+            while self._n_cached > self.max_cached and len(self._waveforms) > 1:
+                self._n_cached -= len(self._waveforms.pop(next(iter(self._waveforms))))
         return self._waveforms[number]
 
     def _filter(self, n: int, max_similarity: float, device: torch.device) -> None:
@@ -561,8 +568,11 @@ class MixtureDataset(Dataset):
             key: torch.stack([item[key] for item in items]).to(device) for key in ("target", "interference", "snr_db")
         }
         mixed = mix_batch(batch)
-        spectra = stft(torch.cat([mixed["mixture"], mixed["target"]])).abs()  # (2 B, F, N)
-        return cosine_similarity(*spectra.chunk(2)).cpu()
+        spectra = stft(torch.cat([mixed["mixture"], mixed["target"]]))  # (2 B, F, N)
+        # `cosine_similarity` of the magnitudes, from powers: |a| |b| = sqrt(a^2 b^2) takes one root a bin, not two
+        a, b = spectra.real.square().addcmul_(spectra.imag, spectra.imag).chunk(2)
+        norms = (a.sum((-2, -1)) * b.sum((-2, -1))).sqrt()
+        return ((a * b).sqrt_().sum((-2, -1)) / norms.clamp(min=torch.finfo(a.dtype).tiny)).cpu()
 
 
 def mix_batch(batch: dict) -> dict:

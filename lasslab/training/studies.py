@@ -3,6 +3,8 @@
     python -m lasslab.training.studies filter -o data/reports
     python -m lasslab.training.studies conditioning -o data/reports
 
+writes reports that `lasslab.evaluation.readme` makes tables of.
+
 `filter` asks what the cosine filter does to training, and what to the test; `conditioning` what the words are worth,
 and which way of reading them. Each variant has the same network size, loss, number of mixtures, steps and seed; what is
 scored is the last step's moving average, so that nothing is chosen on the test. Trainings are kept in the folder and
@@ -48,7 +50,7 @@ class Study:
     Args:
         title: the question.
         variants: name in the table -> settings that differ from `BASE`.
-        lists: name in the table -> settings of the held-out `MixtureDataset`.
+        lists: name of the report -> settings of the held-out `MixtureDataset`.
         folds: ESC-50 folds of the held-out mixtures.
         n: mixtures in each list.
     """
@@ -71,8 +73,8 @@ STUDIES: dict[str, Study] = {
         },
         lists={
             "unfiltered": {"snr_db": (-10.0, 10.0)},
-            "cosine <= 0.8": {"snr_db": (-10.0, 10.0), "max_similarity": 0.8},
-            "cosine <= 0.7": {"snr_db": (-10.0, 10.0), "max_similarity": 0.7},
+            "filtered-0.8": {"snr_db": (-10.0, 10.0), "max_similarity": 0.8},
+            "filtered-0.7": {"snr_db": (-10.0, 10.0), "max_similarity": 0.7},
         },
     ),
     "conditioning": Study(
@@ -82,7 +84,7 @@ STUDIES: dict[str, Study] = {
             "FiLM": {"architecture": "film_resunet"},
             "no text": {"text_encoder": "none"},
         },
-        lists={"0 dB": {"snr_db": (0.0, 0.0)}},
+        lists={"conditioning": {"snr_db": (0.0, 0.0)}},
     ),
 }
 
@@ -96,8 +98,7 @@ def run_study(study: Study, directory: str | Path, *, progress: bool = True) -> 
         progress: show bars.
 
     Returns:
-        `{"title", "base", "variants", "lists"}`: settings, and for each list the JSON of its comparison, without the
-        single items.
+        For each list the JSON of its comparison, without the single items, and the settings under "study".
 
     Raises:
         ValueError: a corpus is not there, or a training in the folder has other settings.
@@ -118,15 +119,13 @@ def run_study(study: Study, directory: str | Path, *, progress: bool = True) -> 
             pairs,
             names=[system for system, _ in systems],
             progress=progress,
-            corpus=f"ESC-50 fold {', '.join(map(str, study.folds))}, {name}",
+            corpus=f"ESC-50 fold {', '.join(map(str, study.folds))}"
+            + (f", cosine at most {settings['max_similarity']:g}" if "max_similarity" in settings else ""),
         )
-        found[name] = without_items(comparison.to_json())
-    return {
-        "title": study.title,
-        "base": asdict(study.base),
-        "variants": {name: dict(settings) for name, settings in study.variants.items()},
-        "lists": found,
-    }
+        variants = {variant: dict(changed) for variant, changed in study.variants.items()}
+        settings_of_all = {"title": study.title, "base": asdict(study.base), "variants": variants, "list": settings}
+        found[name] = without_items(comparison.to_json()) | {"study": settings_of_all}
+    return found
 
 
 def without_items(comparison: dict[str, Any]) -> dict[str, Any]:
@@ -139,20 +138,21 @@ def main(arguments: list[str] | None = None) -> int:
     """`python -m lasslab.training.studies`."""
     parser = argparse.ArgumentParser(description="Train variants alike and compare them.")
     parser.add_argument("study", choices=STUDIES)
-    parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the report STUDY.json")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the reports, one for each list")
     parser.add_argument("--runs", type=Path, default=Path("runs/studies"), help="folder of the trainings")
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="change a setting of all")
     options = parser.parse_args(arguments)
     study = STUDIES[options.study]
     try:
         study = replace(study, base=change_recipe(study.base, options.set))
-        report = run_study(study, options.runs / options.study)
+        reports = run_study(study, options.runs / options.study)
         options.output.mkdir(parents=True, exist_ok=True)
-        write_json(options.output / f"{options.study}.json", report)
+        for name, report in reports.items():
+            write_json(options.output / f"{name}.json", report)
     except ValueError as error:
         sys.stderr.write(f"{error}\n")
         return 2
-    sys.stdout.write(f"wrote {options.output / options.study}.json\n")
+    sys.stdout.write(f"wrote {', '.join(f'{name}.json' for name in reports)} in {options.output}\n")
     return 0
 
 

@@ -8,9 +8,10 @@ import torch
 from torch.utils.data import default_collate
 
 from lasslab.data.corpora import load_corpus
-from lasslab.data.mixtures import MixtureDataset, mix_batch
+from lasslab.data.mixtures import MixtureDataset, cosine_similarity, mix_batch
 from lasslab.data.wording import WORDINGS, reword
 from lasslab.models.text import normalise_query
+from lasslab.signal.spectral import stft
 
 CLIPS = load_corpus("synthesis", n_per_class=2, labels=["dog", "rain", "rooster", "siren", "engine"], seconds=1.0)
 DRAW = dict(n=60, seconds=0.4, snr_db=(-5.0, 5.0), seed=3)
@@ -117,3 +118,23 @@ def test_every_wording_is_used_and_survives_normalisation():
     seen = {reword("a dog barking", random) for _ in range(500)}
     assert seen == {wording.format("a dog barking") for wording in WORDINGS}
     assert all(normalise_query(text) == text for text in seen), "training sees what the separator will see"
+
+
+def test_memory_is_bounded_and_the_items_are_the_same(monkeypatch):
+    """A corpus larger than the cache: clips are read again, and nothing else changes."""
+    roomy = MixtureDataset(CLIPS, **DRAW)
+    expected = [roomy[number] for number in range(20)]
+    monkeypatch.setattr(MixtureDataset, "max_cached", 40_000)  # two and a half clips of one second
+    tight = MixtureDataset(CLIPS, **DRAW)
+    for number in range(20):
+        assert torch.equal(tight[number]["target"], expected[number]["target"])
+        assert torch.equal(tight[number]["interference"], expected[number]["interference"])
+        assert sum(len(waveform) for waveform in tight._waveforms.values()) <= 40_000
+    assert len(roomy._waveforms) == len(CLIPS)
+
+
+def test_the_filter_s_cosine_is_that_of_the_magnitudes():
+    dataset = MixtureDataset(CLIPS, max_similarity=1.0, **DRAW | {"n": 32})
+    mixed = batch(dataset, 32)
+    expected = cosine_similarity(stft(mixed["mixture"]).abs(), stft(mixed["target"]).abs())
+    torch.testing.assert_close(dataset.similarities[:32], expected, atol=1e-5, rtol=0)

@@ -412,11 +412,11 @@ def test_the_filter_rejects_and_nothing_else():
     """Candidate i is item i of the dataset without a filter."""
     free = MixtureDataset(sounds(), n=64, seconds=0.2, seed=2)
     dataset = MixtureDataset(sounds(), n=10, seconds=0.2, max_similarity=0.75, seed=2)
-    passed = (dataset.similarities[:64] <= 0.75).nonzero().flatten()[:10]
+    passed = (dataset.similarities <= 0.75).nonzero().flatten()[:10]
     assert len(passed) == 10
     for index, candidate in enumerate(passed):
         assert same(dataset[index], free[candidate])
-    assert torch.allclose(dataset.similarities[:64], recompute(free), atol=1e-5)
+    assert torch.allclose(dataset.similarities, recompute(free)[: len(dataset.similarities)], atol=1e-5)
     assert len(free.similarities) == 0
 
 
