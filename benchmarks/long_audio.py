@@ -1,10 +1,11 @@
 """Time and memory of `lasslab separate` from ten seconds to ten minutes, and the real-time factor of one clip.
 
-    python benchmarks/long_audio.py [--system resunetpp-lab] [--threads 2]
+    python benchmarks/long_audio.py [--system resunetpp-lab] [--threads 2] [--seconds 10 30 60 180 600]
 
 Every length is separated by a process of its own, which reads a 44.1 kHz stereo WAV file and writes another, so that
 peak memory means something. Seconds are counted inside that process, from the open file to the closed one; starting
-Python and loading the model is not in them.
+Python and loading the model is not in them. With two threads on a busy machine each waits for the other and burns
+processor time meanwhile: take --threads 1 there and read the processor seconds.
 """
 
 import argparse
@@ -64,6 +65,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--system", default=DEFAULT_SEPARATOR)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seconds", type=int, nargs="+", default=LENGTHS, help="lengths, multiples of 5")
     parser.add_argument("--worker", nargs="*", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker is not None:
@@ -73,7 +75,7 @@ def main() -> None:
         return
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        for seconds in LENGTHS:
+        for seconds in arguments.seconds:
             source, destination = Path(folder, "recording.wav"), Path(folder, "estimate.wav")
             save_blocks(source, recording(seconds), sample_rate=SAMPLE_RATE, n_channels=2)
             found = worker(source, destination, arguments.system, arguments.threads)

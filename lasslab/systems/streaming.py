@@ -9,6 +9,21 @@ context - overlap apart:
 
 The estimate in the context is thrown away: there the network has seen one side of the sound only, and the STFT frames
 and the resampling filter have met an edge.
+
+Why these lengths, measured with the first resunetpp-lab on minute-long mixtures of ESC-10 clips of fold 4:
+
+- Level. The mask network scales the log magnitude per call, so each window has its own scale. In the overlap, with
+  clips whose levels vary by +-15 dB (10 mixtures, 30 borders), the two estimates differ by 0.19 dB in the median,
+  1.9 dB at the 90th percentile and 11 dB at worst, and the cross-fade takes a second over it. The scale of the whole
+  file carried into every window would make that 0.07, 0.55 and 0.9 dB, but separates a little worse: SDR 5.51 and
+  SI-SDR 5.11 dB against 5.75 and 5.26 with a scale per window (8 mixtures, +-10 dB), where the whole file in one call
+  reaches 5.54 and 5.11. The network was trained on clips of seconds. So the scale is the window's.
+- Window. 5, 10, 20 and 30 s: SI-SDR 4.98, 5.26, 5.27 and 5.22 dB. With 10 s, memory is flat from ten seconds on.
+- Context. The difference of two neighbours in their overlap is -15.6 dB of the mixture in the median without context,
+  -22.9 dB with 0.1 s, -24.6 dB with 0.5 s.
+- Resampling. Windows of noise resampled to 16 kHz and back one by one differ from the whole by -127 dB without
+  context and by -130 dB, which is rounding, from 10 ms on. `soxr.ResampleStream` would give the whole's samples
+  bit for bit, but every system would then get 16 kHz, also one that keeps what lies above 8 kHz.
 """
 
 import math
