@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from lasslab.cli import course, evaluation, fetching, mixtures, separation, training
+from lasslab.cli import benchmarks, course, evaluation, fetching, mixtures, separation, training
 
 ClickException = typer.BadParameter.__mro__[2]  # typer keeps its copy of click to itself
 
@@ -42,6 +42,7 @@ evaluate_app.command("separation")(evaluation.evaluate_separation)
 evaluate_app.command("wording")(evaluation.evaluate_wording)
 app.command()(course.run)
 app.command()(course.student)
+app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(benchmarks.bench)
 
 
 def main() -> None:

@@ -1,0 +1,45 @@
+"""`lasslab bench`: lists what is there, hands options through, reports the script's own exit code."""
+
+import pytest
+
+from lasslab import cli
+from lasslab.cli import benchmarks
+
+
+@pytest.fixture
+def lasslab(monkeypatch, capfd):
+    def run(*arguments):
+        monkeypatch.setattr("sys.argv", ["lasslab", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        captured = capfd.readouterr()
+        return stop.value.code or 0, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def scripts(monkeypatch, tmp_path):
+    """A folder with one benchmark and the module that benchmarks share."""
+    (tmp_path / "quick.py").write_text("import sys; print(sys.argv[1:]); sys.exit(3)\n")
+    (tmp_path / "measure.py").write_text("")
+    monkeypatch.setattr(benchmarks, "FOLDER", tmp_path)
+    return tmp_path
+
+
+def test_the_repository_s_benchmarks_are_listed(lasslab):
+    code, out, _ = lasslab("bench")
+    assert code == 0 and {"long_audio", "mixtures"} <= set(out.split()) and "measure" not in out.split()
+
+
+def test_options_go_to_the_script_and_its_exit_code_comes_back(lasslab, scripts):
+    code, out, _ = lasslab("bench", "quick", "-n", "5", "--fast")
+    assert code == 3 and out.strip() == "['-n', '5', '--fast']"
+
+
+def test_an_unknown_name_and_a_missing_folder_are_told_in_one_line(lasslab, scripts, monkeypatch, tmp_path):
+    code, _, err = lasslab("bench", "slow")
+    assert code == 2 and err.strip() == "lasslab: unknown benchmark 'slow': choose one of quick"
+    monkeypatch.setattr(benchmarks, "FOLDER", tmp_path / "none")
+    code, _, err = lasslab("bench")
+    assert code == 2 and "there are no benchmarks" in err and len(err.strip().splitlines()) == 1
