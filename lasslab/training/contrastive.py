@@ -254,20 +254,24 @@ def training_sounds(recipe: ContrastiveRecipe) -> MixtureDataset:
     )
 
 
-def validation_sounds(recipe: ContrastiveRecipe) -> list[dict]:
-    """One batch of 5 s clips that training never hears, each with a caption: retrieval is among them all."""
+def validation_clips(recipe: ContrastiveRecipe) -> list[Clip]:
+    """Clips that training never hears, of the classes it knows."""
     if "esc50" in recipe.corpus:
         clips = load_corpus("esc50", folds=recipe.validation_folds)
     else:
         clips = load_corpus("synthesis", n_per_class=2, seed=recipe.seed + 1)
-    clips = [clip for clip in clips if clip.label in EVENT_CLASSES]
+    return [clip for clip in clips if clip.label in EVENT_CLASSES]
+
+
+def validation_sounds(recipe: ContrastiveRecipe) -> list[dict]:
+    """One batch of 5 s clips that training never hears, each with a caption: retrieval is among them all."""
     items = [
         {
             "target": fit_length(clip.load(), 5 * SAMPLE_RATE),
             "label": clip.label,
             "query": clip.captions[number % len(clip.captions)],
         }
-        for number, clip in enumerate(clips)
+        for number, clip in enumerate(validation_clips(recipe))
     ]
     return [default_collate(items)]
 

@@ -7,10 +7,12 @@ import pytest
 import torch
 from torch import nn
 
+from lasslab.data.corpora import Clip
 from lasslab.data.synthesis import EVENT_CLASSES
 from lasslab.models.checkpoints import read_config
 from lasslab.models.clap import CLAP, CLAPConfig, CLAPOutput, load_clap
 from lasslab.models.text import TextEmbedding
+from lasslab.training.clap_card import measure, publish
 from lasslab.training.contrastive import (
     CONTRASTIVE_PRESETS,
     Contrastive,
@@ -185,6 +187,37 @@ def test_validation_figures_by_hand(objective):
     assert picture[0].tolist() == pytest.approx([1.0, 0.5, 0.8]), "dog's sentence against dog, dog, rain"
 
 
+class ByHand:
+    """One dimension for each class; the second rain is heard as a dog."""
+
+    labels = ("dog", "rain")
+    points = torch.tensor([[1.0, 0.0], [0.1, 0.9], [0.8, 0.6]])
+
+    def embed_audio(self, waveforms, *, sample_rate=16_000):
+        return self.points
+
+    def classify(self, waveforms, *, sample_rate=16_000):
+        return self.points.softmax(-1)
+
+    def embed_text(self, texts):
+        return torch.tensor([[1.0, 0.0] if "dog" in text else [0.0, 1.0] for text in texts])
+
+
+def test_the_card_s_figures_by_hand():
+    names = ("dog", "rain", "rain")
+    clips = [
+        Clip(label=label, captions=(f"a {label}",), source=str(i), corpus="synthesis", seed=i, seconds=0.1)
+        for i, label in enumerate(names)
+    ]
+    figures = measure(ByHand(), clips, seconds=0.1)
+    assert figures["accuracy"] == pytest.approx(2 / 3)
+    assert figures["text_to_audio"] == 1 and figures["audio_to_text"] == pytest.approx(2 / 3)
+    assert figures["average_precision"] == 1, "both rains come before the dog"
+    assert 0 < figures["paraphrase_text_to_audio"] <= 1
+    with pytest.raises(ValueError, match="no clip"):
+        measure(ByHand(), [])
+
+
 # --- recipes
 
 
@@ -229,6 +262,13 @@ def test_a_training_leaves_an_embedding_that_loads(tmp_path):
     config = read_config(tmp_path / "run" / "best")
     assert config["system"] == "clap" and config["recipe"]["n_steps"] == 2 and config["provenance"]["commit"]
     assert list((tmp_path / "run" / "pictures").glob("*.png"))
+    destination = publish(tmp_path / "run", tmp_path / "shipped-clap")
+    card = (destination / "README.md").read_text()
+    assert "# shipped-clap" in card and "FAD (shipped-clap)" in card and "lasslab train clap --preset lab" in card
+    assert "--set n_steps=2" in card and "2 of 2" in card and "synthesised clips of another seed" in card
+    assert (destination / "model.safetensors").stat().st_size < (
+        tmp_path / "run" / "best" / "model.safetensors"
+    ).stat().st_size
     with pytest.raises(ValueError, match="holds a training already"):
         train_contrastive(SMALL, tmp_path / "run", progress=False)
     with pytest.raises(ValueError, match="n_steps=2"):
