@@ -97,7 +97,7 @@ def publish(run: str | Path, destination: str | Path) -> Path:
     recipe = ContrastiveRecipe(**{k: tuple(v) if isinstance(v, list) else v for k, v in config["recipe"].items()})
     clips = validation_clips(recipe)
     figures = measure(embedding, clips)
-    card = embedding_card(destination.name, config, training, figures, embedding=embedding, n_clips=len(clips))
+    card = embedding_card(destination.name, config, training, figures, embedding=embedding, clips=clips)
     write_text(destination / CARD_FILE, card)
     return destination
 
@@ -109,7 +109,7 @@ def embedding_card(
     figures: dict[str, float],
     *,
     embedding: AudioTextEmbedding,
-    n_clips: int,
+    clips: Sequence[Clip],
 ) -> str:
     """Write the card.
 
@@ -119,7 +119,7 @@ def embedding_card(
         training: `run.json` of the training.
         figures: see `measure`.
         embedding: the loaded checkpoint.
-        n_clips: clips behind the figures.
+        clips: the sounds behind the figures.
 
     Returns:
         Markdown.
@@ -127,6 +127,7 @@ def embedding_card(
     recipe, made = config["recipe"], config["provenance"]
     n_parameters = sum(parameter.numel() for parameter in embedding.network.parameters())
     real = "esc50" in recipe["corpus"]
+    n_clips, n_labels = len(clips), len({clip.label for clip in clips})
     folds, held_out = (", ".join(map(str, recipe[key])) for key in ("folds", "validation_folds"))
     where = f"the {n_clips} clips of ESC-50 fold {held_out}" if real else f"{n_clips} synthesised clips of another seed"
     lines = [
@@ -145,7 +146,7 @@ def embedding_card(
         "```",
         "",
         f'**Figures in this embedding are called "FAD ({name})" and so on, and cannot be compared with published'
-        " ones**, which use VGGish, PANNs or LAION-CLAP, trained on a thousand times as much sound.",
+        " ones**, which use VGGish, PANNs or LAION-CLAP, trained on far more sound.",
         "",
         "## Data and licences",
         "",
@@ -194,10 +195,10 @@ def embedding_card(
         "",
         "## Limits",
         "",
-        "It was trained to tell classes apart, so it hears little of what tells two sounds of one class apart: another"
-        " dog scores as this dog. Classes it does not know fall to the nearest it knows. It compares sounds at 16 kHz."
-        " Levels far from its training's change its answer, silence has a place like any sound. A few seconds of one"
-        " sound are what it knows: of a mixture it names mostly the louder sound.",
+        "It was trained to tell classes apart and hears little of what tells two sounds of one class apart: another dog"
+        " scores nearly as this dog does (notebook 08 shows how much). Classes it does not know fall to the nearest it"
+        " knows. It compares sounds at 16 kHz. Levels far from its training's change its answer, and silence has a"
+        " place like any sound.",
         "",
     ]
     return "\n".join(lines)
