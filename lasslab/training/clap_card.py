@@ -129,7 +129,11 @@ def embedding_card(
     real = "esc50" in recipe["corpus"]
     n_clips, n_labels = len(clips), len({clip.label for clip in clips})
     folds, held_out = (", ".join(map(str, recipe[key])) for key in ("folds", "validation_folds"))
-    where = f"the {n_clips} clips of ESC-50 fold {held_out}" if real else f"{n_clips} synthesised clips of another seed"
+    where = (
+        f"the {n_clips} clips of ESC-50 fold {held_out} under the data root, which are of {n_labels} of the classes"
+        if real
+        else f"{n_clips} synthesised clips of another seed"
+    )
     lines = [
         f"# {name}",
         "",
