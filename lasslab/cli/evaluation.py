@@ -9,7 +9,7 @@ import typer
 from lasslab.cli.options import DEFAULT_SYSTEM, Device, Seed, check_output, is_terminal
 
 if TYPE_CHECKING:
-    from lasslab.data.mixtures import Pair
+    from lasslab.data.pairs import Pair
     from lasslab.systems.separation import Separator
 
 Systems = Annotated[
@@ -41,7 +41,7 @@ def evaluate_separation(
     device: Device = "auto",
 ) -> None:
     """Score separators on a list of pairs, in one table with floors and ceiling."""
-    from lasslab.data.mixtures import read_pairs
+    from lasslab.data.pairs import read_pairs
     from lasslab.evaluation.benchmark import evaluate
     from lasslab.evaluation.breakdown import check_kinds, esc50_labels
     from lasslab.evaluation.pictures import check_folder, write_examples
@@ -89,7 +89,7 @@ def evaluate_wording(
     device: Device = "auto",
 ) -> None:
     """Ask separators in words that training never heard, and for sounds that are not there."""
-    from lasslab.data.mixtures import read_pairs
+    from lasslab.data.pairs import read_pairs
     from lasslab.evaluation.breakdown import esc50_labels
     from lasslab.evaluation.wording import evaluate_wording
     from lasslab.evaluation.wording_report import save_reports, wording_summary
@@ -123,7 +123,7 @@ def evaluate_wording(
 
 def _say_stem_matches(path: Path, listed: list["Pair"], *, err: bool) -> None:
     """How many files have another suffix than in the list, if any."""
-    from lasslab.data.mixtures import stem_matches
+    from lasslab.data.pairs import stem_matches
 
     if words := stem_matches(path, listed):
         typer.echo(f"{path}: {words}", err=err)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lasslab.data.clips import check_present, find_audio, index_audio, not_there, read_table
 from lasslab.data.dcase import FETCH
-from lasslab.data.mixtures import Pair
+from lasslab.data.pairs import Pair
 
 QUERY_COLUMNS = ("query", "caption")
 EVALUATION_FOLDERS = {"synthetic": "lass_evaluation_synth", "real": "lass_evaluation_real"}

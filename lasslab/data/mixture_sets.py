@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from lasslab.data.clips import Clip
-from lasslab.data.mixtures import ManyMixture, Pair, cosine_similarity, mix_at_lufs, mix_many, write_pairs
+from lasslab.data.mixtures import ManyMixture, cosine_similarity, mix_at_lufs, mix_many
+from lasslab.data.pairs import Pair, write_pairs
 from lasslab.data.protocols import Protocol
 from lasslab.signal.audio import SAMPLE_RATE, fit_length, save_audio
 from lasslab.signal.files import write_json

@@ -10,12 +10,9 @@ and rescaling the mixture alone would make the target louder than what is in it.
 Notebooks 03 (mixing) and 04 (the cosine filter).
 """
 
-import csv
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -23,15 +20,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lasslab.data.audio_folder import AudioFolder
-from lasslab.data.corpora import Clip, read_table
+from lasslab.data.corpora import Clip
 from lasslab.data.wording import reword
-from lasslab.signal.audio import SAMPLE_RATE, fit_length, load_audio, loudness, resample
-from lasslab.signal.files import write_text
+from lasslab.signal.audio import SAMPLE_RATE, fit_length, loudness, resample
 from lasslab.signal.spectral import stft
 
-PAIR_COLUMNS = ("idx", "caption", "src_wav", "noise_wav")
-MORE_NOISE = "noise_wav_"  # columns noise_wav_2, noise_wav_3, ... of a list of three and more sources
+MOST_DRAWS = 10_000  # of a clip that shares no sound with the others, before giving up
 LOUDNESS_GATE = -70.0  # LUFS; what stays below has no loudness
 
 
@@ -166,7 +160,7 @@ def mix_many(
         if not bool((gain.isfinite() & (gain > 0)).all()):
             raise ValueError(f"no finite gain gives interference {number} a level of {level} dB: give a finite number")
         parts.append(part * gain)
-    total = _sum_in_order(parts)
+    total = sum_in_order(parts)
     if not bool((total.square().sum(-1) > 1e-12 * parts[0].square().sum(-1)).all()):
         raise ValueError("the interferences cancel each other: their sum is silent, choose other clips")
     mixed = mix_at_snr(target, total, snr_db=snr_db)
@@ -209,7 +203,7 @@ def mix_at_lufs(
         _bring_to_lufs(part, lufs=level, sample_rate=sample_rate, name=name)
         for part, level, name in zip([target, *interferences], lufs, names, strict=True)
     ]
-    peak = _sum_in_order(parts).abs().amax(-1, keepdim=True).clamp(min=1.0)
+    peak = sum_in_order(parts).abs().amax(-1, keepdim=True).clamp(min=1.0)
     target, *interferences = [part / peak for part in parts]
     return _add_parts(target, interferences)
 
@@ -270,13 +264,13 @@ def _bring_to_lufs(waveform: Tensor, *, lufs: float, sample_rate: int, name: str
     return scaled
 
 
-def _sum_in_order(parts: Sequence[Tensor]) -> Tensor:
+def sum_in_order(parts: Sequence[Tensor]) -> Tensor:
     """((p_1 + p_2) + p_3) + ...: floating-point sums depend on their order."""
     return sum(parts[1:], start=parts[0])
 
 
 def _add_parts(target: Tensor, interferences: Sequence[Tensor]) -> ManyMixture:
-    interference = _sum_in_order(interferences)
+    interference = sum_in_order(interferences)
     return ManyMixture(target + interference, target, interference, tuple(interferences))
 
 
@@ -458,35 +452,36 @@ class MixtureDataset(Dataset):
         """Candidate number -> item; the same number always gives the same item."""
         random = np.random.default_rng([self.seed, candidate])
         first = self._choose(random, self._target_probability, without=())
-        labels = [self.clips[first].label]
-        second = self._choose(random, self._probability, without=labels)
-        labels.append(self.clips[second].label)
+        second = self._choose(random, self._probability, without=(first,))
+        present = [first, second]
         target, interference = self._crop(first, random), self._crop(second, random)
         if self.third_source and random.random() < self.third_source:
-            third = self._choose(random, self._probability, without=labels)
-            labels.append(self.clips[third].label)
+            third = self._choose(random, self._probability, without=present)
+            present.append(third)
             interference = _add_within(interference, self._crop(third, random), level_db=random.uniform(-6, 6))
         item = {
             "target": target,
             "interference": interference,
             "snr_db": torch.tensor(self._snr(target, interference, random)),
             "query": self._query(first, random),
-            "label": labels[0],
-            "interference_label": labels[1],
+            "label": self.clips[first].label,
+            "interference_label": self.clips[second].label,
         }
         if self.absent:
             item["absent"] = torch.tensor(bool(random.random() < self.absent))
             if item["absent"]:
-                other = self._choose(random, self._target_probability, without=labels)
+                other = self._choose(random, self._target_probability, without=present)
                 item |= {"query": self._query(other, random), "label": self.clips[other].label}
         return item
 
-    def _choose(self, random: np.random.Generator, probability: np.ndarray, *, without: Sequence[str]) -> int:
-        """Number of a clip whose label is not one of `without`."""
-        while True:
+    def _choose(self, random: np.random.Generator, probability: np.ndarray, *, without: Sequence[int]) -> int:
+        """Number of a clip that shares no sound with the clips `without`."""
+        for _ in range(MOST_DRAWS):
             number = int(random.choice(len(self.clips), p=probability))
-            if self.clips[number].label not in without:
+            if not any(self.clips[number].shares_sound(self.clips[other]) for other in without):
                 return number
+        names = ", ".join(self.clips[other].source for other in without)
+        raise ValueError(f"nearly every clip shares a sound with {names}: leave out tags that all clips have")
 
     def _query(self, number: int, random: np.random.Generator) -> str:
         caption = str(random.choice(self.clips[number].captions))
@@ -622,185 +617,3 @@ def _clip_probability(clips: Sequence[Clip], weights: Sequence[float] | None) ->
     if len({clip.label for clip, weight in zip(clips, weights, strict=True) if weight > 0}) < 2:
         raise ValueError("weights leave clips of one label only: mixing needs two")
     return weights / weights.sum()
-
-
-@dataclass(frozen=True)
-class Pair:
-    """One row of an AudioSep pair list: mix `noise_path` into `target_path`, then ask for `caption`.
-
-    Args:
-        idx: the row's own name.
-        caption: the query.
-        target_path: file of the target.
-        noise_path: file of the interference.
-        snr_db: SNR of this row in dB, or None where the list gives none.
-        more_noise_paths: files of further interferences.
-    """
-
-    idx: str
-    caption: str
-    target_path: Path
-    noise_path: Path
-    snr_db: float | None = None
-    more_noise_paths: tuple[Path, ...] = ()
-
-    @property
-    def noise_paths(self) -> tuple[Path, ...]:
-        """Files of all interferences."""
-        return (self.noise_path, *self.more_noise_paths)
-
-
-def read_pairs(path: str | Path, audio_dir: str | Path) -> list[Pair]:
-    """Read a pair list `idx,caption,src_wav,noise_wav`, as AudioSep publishes it for ESC-50.
-
-    Two things may be added: a column `snr_db` with the SNR of each row, and columns `noise_wav_2`, `noise_wav_3`, ...
-    for three and more sources, empty where a row has fewer. Other columns are passed over.
-
-    A file need not lie where the list says: it may be in another sub-folder of `audio_dir` or have another audio suffix
-    (`.wav` in the list, `.ogg` on disk), as long as only one file fits. `stem_matches` says how many did not fit as
-    listed.
-
-    Args:
-        path: the CSV.
-        audio_dir: folder that holds the files it names.
-
-    Returns:
-        Pairs in the list's order.
-
-    Raises:
-        ValueError: when the list, a column or an audio file is missing, a file may be one of several, or an SNR is not
-            a number; names the row and the file.
-    """
-    rows = read_table(path, columns=PAIR_COLUMNS)
-    if not Path(audio_dir).is_dir():
-        raise ValueError(f"{audio_dir} is not a folder: give the folder that holds the audio files of {path}")
-    files = _find_files(path, rows, AudioFolder(audio_dir))
-    return [
-        Pair(
-            idx=row["idx"],
-            caption=row["caption"],
-            target_path=files[row["src_wav"]],
-            noise_path=files[row["noise_wav"]],
-            snr_db=_row_snr(row, f"{path}, line {line}"),
-            more_noise_paths=tuple(files[row[column]] for column in _file_columns(row)[2:]),
-        )
-        for line, row in enumerate(rows, start=2)
-    ]
-
-
-def _file_columns(row: dict[str, str]) -> list[str]:
-    """Columns of a row that name a file: the target's, the noise's, and those of further noises in their order."""
-    further = [name for name in row if name and name.startswith(MORE_NOISE) and (row[name] or "").strip()]
-    return ["src_wav", "noise_wav", *further]
-
-
-def _find_files(path: str | Path, rows: Sequence[dict[str, str]], folder: AudioFolder) -> dict[str, Path]:
-    """Name in the list -> file on disk."""
-    files: dict[str, Path] = {}
-    missing: dict[str, str] = {}
-    for line, row in enumerate(rows, start=2):
-        for column in _file_columns(row):
-            name = row[column]
-            if name in files or name in missing:
-                continue
-            try:
-                found = folder.find(name)
-            except ValueError as error:
-                raise ValueError(f"{path}, line {line}: {column} {error}") from error
-            if found is None:
-                missing[name] = f"{path}, line {line}: {column} {name!r} is not in {folder.folder}"
-            else:
-                files[name] = found
-    if missing:
-        n_listed = len(files) + len(missing)
-        more = f", and {len(missing) - 1} more of the {n_listed} files in the list are not" if len(missing) > 1 else ""
-        raise ValueError(
-            f"{next(iter(missing.values()))}{more}: give the folder that holds them, under any audio suffix"
-        )
-    return files
-
-
-def _row_snr(row: dict[str, str], where: str) -> float | None:
-    if "snr_db" not in row:
-        return None
-    try:
-        snr_db = float(row["snr_db"] or "")
-    except ValueError:
-        snr_db = math.nan
-    if not math.isfinite(snr_db):
-        raise ValueError(f"{where}: snr_db {row['snr_db']!r} is not a number of decibels: give one, or drop the column")
-    return snr_db
-
-
-def stem_matches(path: str | Path, pairs: Sequence[Pair]) -> str | None:
-    """How many files of a list were found under another suffix, in words.
-
-    Args:
-        path: the list.
-        pairs: what `read_pairs` made of it.
-
-    Returns:
-        For example "197 of 200 files matched by stem (.wav in the list, .ogg on disk)"; None when none was.
-    """
-    listed: dict[str, Path] = {}
-    for row, pair in zip(read_table(path, columns=PAIR_COLUMNS), pairs, strict=True):
-        names = (row[column] for column in _file_columns(row))
-        listed |= dict(zip(names, (pair.target_path, *pair.noise_paths), strict=True))
-    renamed = {name: file for name, file in listed.items() if Path(name).name != file.name}
-    if not renamed:
-        return None
-    in_list = ", ".join(sorted({Path(name).suffix or "no suffix" for name in renamed}))
-    on_disk = ", ".join(sorted({file.suffix for file in renamed.values()}))
-    return f"{len(renamed)} of {len(listed)} files matched by stem ({in_list} in the list, {on_disk} on disk)"
-
-
-def write_pairs(path: str | Path, pairs: Sequence[Pair]) -> None:
-    """Write a pair list, file names without their folder; written whole or not at all.
-
-    AudioSep's four columns, and `snr_db` and `noise_wav_2`, ... only where a pair has them.
-
-    Args:
-        path: the CSV to write.
-        pairs: its rows.
-
-    Raises:
-        ValueError: when some of the pairs have an SNR of their own and others have none.
-    """
-    with_snr = [pair.snr_db is not None for pair in pairs]
-    if any(with_snr) and not all(with_snr):
-        raise ValueError(f"{sum(with_snr)} of {len(pairs)} pairs have an snr_db: give all of them one, or none")
-    n_further = max((len(pair.more_noise_paths) for pair in pairs), default=0)
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    further = [f"{MORE_NOISE}{number}" for number in range(2, 2 + n_further)]
-    writer.writerow([*PAIR_COLUMNS, *further, *(["snr_db"] if any(with_snr) else [])])
-    for pair in pairs:
-        names = [noise.name for noise in pair.noise_paths]
-        names += [""] * (1 + n_further - len(names))
-        level = [repr(pair.snr_db)] if any(with_snr) else []  # repr: the very same number when it is read
-        writer.writerow([pair.idx, pair.caption, pair.target_path.name, *names, *level])
-    write_text(path, buffer.getvalue())
-
-
-def load_pair(pair: Pair, *, snr_db: float = 0.0, sample_rate: int = SAMPLE_RATE) -> Mixture:
-    """Mix a pair as AudioSep does: the noise cropped or zero-padded to the source's length, scaled to the SNR.
-
-    Several noises are added as they lie on disk, and their sum is scaled.
-
-    Args:
-        pair: the files and a caption.
-        snr_db: ratio over the whole clip, dB, of a pair that has none of its own.
-        sample_rate: Hz.
-
-    Returns:
-        Mixture, target and interference, (T,) each.
-
-    Raises:
-        ValueError: when a file cannot be read or is silent; names it.
-    """
-    target = load_audio(pair.target_path, sample_rate=sample_rate)
-    noises = [fit_length(load_audio(path, sample_rate=sample_rate), target.shape[-1]) for path in pair.noise_paths]
-    for path, waveform in zip((pair.target_path, *pair.noise_paths), (target, *noises), strict=True):
-        if not bool(waveform.any()):
-            raise ValueError(f"{path} (pair {pair.idx}) is silent over the target's length: it has no SNR, replace it")
-    return mix_at_snr(target, _sum_in_order(noises), snr_db=snr_db if pair.snr_db is None else pair.snr_db)

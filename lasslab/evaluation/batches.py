@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lasslab.data.mixtures import Mixture, Pair, load_pair, mix_at_snr
+from lasslab.data.mixtures import Mixture, mix_at_snr
+from lasslab.data.pairs import Pair, load_pair
 from lasslab.models.text import check_query
 from lasslab.systems.separation import OracleMask, Separator
 

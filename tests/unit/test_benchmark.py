@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from lasslab.data.corpora import Clip
-from lasslab.data.mixtures import MixtureDataset, load_pair, read_pairs
+from lasslab.data.mixtures import MixtureDataset
+from lasslab.data.pairs import load_pair, read_pairs
 from lasslab.evaluation import provenance as provenance_module
 from lasslab.evaluation.benchmark import FLOORS, METRICS, evaluate
 from lasslab.evaluation.provenance import device_name, git_commit

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lasslab.data.mixtures import Pair, load_pair
+from lasslab.data.pairs import Pair, load_pair
 from lasslab.evaluation.benchmark import evaluate
 from lasslab.evaluation.metrics import sdr
 from lasslab.evaluation.pictures import check_folder, describe, examples, ranks, write_examples

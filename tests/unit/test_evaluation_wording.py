@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from lasslab.data.captions import ESC50_CAPTIONS
-from lasslab.data.mixtures import MixtureDataset, Pair, read_pairs
+from lasslab.data.mixtures import MixtureDataset
+from lasslab.data.pairs import Pair, read_pairs
 from lasslab.data.synthesis import EVENT_CLASSES
 from lasslab.data.wording import WORDINGS
 from lasslab.evaluation.batches import describe_pair
@@ -293,7 +294,7 @@ def test_an_exact_answer_is_left_out_and_counted(pairs):
                 return targets["dog"]
             return super().__call__(waveform, query, **options)
 
-    from lasslab.data.mixtures import load_pair
+    from lasslab.data.pairs import load_pair
 
     targets = {"dog": load_pair(pairs[0]).target}
     report = evaluate_wording(Exact(), pairs, n_absent=1, progress=False)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.utils.data import default_collate
 
+from lasslab.data.clips import Clip
 from lasslab.data.corpora import load_corpus
 from lasslab.data.mixtures import MixtureDataset, cosine_similarity, mix_batch
 from lasslab.data.wording import WORDINGS, reword
@@ -138,3 +139,25 @@ def test_the_filter_s_cosine_is_that_of_the_magnitudes():
     mixed = batch(dataset, 32)
     expected = cosine_similarity(stft(mixed["mixture"]).abs(), stft(mixed["target"]).abs())
     torch.testing.assert_close(dataset.similarities[:32], expected, atol=1e-5, rtol=0)
+
+
+def tagged(source: str, *tags: str) -> Clip:
+    """A clip of a corpus without classes: every recording is a label of its own, and the tags say what is heard."""
+    dog = CLIPS[0]
+    return Clip(source, (f"{source} is heard",), source, "clotho", seed=dog.seed, seconds=1.0, tags=tags)
+
+
+def test_recordings_that_share_a_tag_are_never_mixed(monkeypatch):
+    monkeypatch.setattr(Clip, "load", lambda clip, **rate: 0.1 * torch.randn(16_000))
+    clips = [tagged("a", "rain", "car"), tagged("b", "rain"), tagged("c", "car", "dog"), tagged("d", "bell")]
+    together = {("a", "d"), ("b", "c"), ("b", "d"), ("c", "d")}
+    dataset = MixtureDataset(clips, **DRAW)
+    found = {tuple(sorted((dataset[n]["label"], dataset[n]["interference_label"]))) for n in range(20)}
+    assert found <= together
+
+
+def test_a_clip_that_shares_a_sound_with_every_other_is_told(monkeypatch):
+    monkeypatch.setattr(Clip, "load", lambda clip, **rate: 0.1 * torch.randn(16_000))
+    dataset = MixtureDataset([tagged("a", "rain"), tagged("b", "rain")], **DRAW)
+    with pytest.raises(ValueError, match="nearly every clip shares a sound with [ab]"):
+        dataset[0]

@@ -12,7 +12,7 @@ from lasslab import cli
 from lasslab.data.clips import data_root
 from lasslab.data.corpora import load_corpus
 from lasslab.data.mixture_sets import draw_mixtures, mix, write_mixtures
-from lasslab.data.mixtures import load_pair, read_pairs
+from lasslab.data.pairs import load_pair, read_pairs
 from lasslab.data.protocols import Protocol
 from lasslab.evaluation.benchmark import evaluate
 from lasslab.signal.audio import load_audio

@@ -17,20 +17,16 @@ from lasslab.data.corpora import Clip, load_corpus
 from lasslab.data.mixtures import (
     Augmentation,
     MixtureDataset,
-    Pair,
     cosine_similarity,
     equalise,
-    load_pair,
     mix_at_equal_loudness,
     mix_at_lufs,
     mix_at_snr,
     mix_batch,
     mix_in_lufs_range,
     mix_many,
-    read_pairs,
-    stem_matches,
-    write_pairs,
 )
+from lasslab.data.pairs import Pair, load_pair, read_pairs, stem_matches, write_pairs
 from lasslab.signal.audio import load_audio, loudness
 from lasslab.signal.spectral import stft
 

@@ -11,7 +11,8 @@ import torch
 from lasslab.data.clips import Clip, find_audio, index_audio
 from lasslab.data.corpora import CORPORA, load_corpus
 from lasslab.data.dcase_lists import read_dcase_pairs, read_dcase_queries
-from lasslab.data.mixtures import MixtureDataset, load_pair, read_pairs, write_pairs
+from lasslab.data.mixtures import MixtureDataset
+from lasslab.data.pairs import load_pair, read_pairs, write_pairs
 
 RATE = 8_000
 
