@@ -2,6 +2,7 @@
 # make test     run every test, and the committed notebooks' own checks
 # make lab      open JupyterLab on the course
 # make student  write the edition without solutions into student/; changed work there is never overwritten
+# make tables   make the tables of README.md again from the reports in data/reports
 # make clean    remove the environment and what the targets above left behind
 #
 # Each target sets up .venv by itself when it is missing or older than the dependency files.
@@ -11,14 +12,14 @@ VENV    := .venv
 PYTHON  := $(VENV)/bin/python
 READY   := $(VENV)/.ready
 
-.PHONY: course test lab student clean
+.PHONY: course test lab student tables clean
 
 course: $(READY)
 	$(PYTHON) -m lasslab.course.runner --out build/course
 
 test: $(READY)
 	MPLBACKEND=Agg $(PYTHON) -m pytest tests
-	$(PYTHON) -m pytest --nbval-lax --nbval-current-env -p no:cacheprovider notebooks
+	OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m pytest --nbval-lax --nbval-current-env -p no:cacheprovider notebooks
 
 lab: $(READY)
 	$(PYTHON) -m jupyterlab notebooks
@@ -26,12 +27,15 @@ lab: $(READY)
 student: $(READY)
 	$(PYTHON) -m lasslab.cli student -o student
 
+tables: $(READY)
+	$(PYTHON) -m lasslab.evaluation.readme README.md --reports data/reports
+
 clean:
 	rm -rf .venv build .pytest_cache .hypothesis .ruff_cache
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON3) -c 'import sys; assert sys.version_info >= (3, 11), "lasslab needs Python 3.11 or newer; set PYTHON3 to one"'
 	test -x $(PYTHON) || $(PYTHON3) -m venv $(VENV)
-	$(PYTHON) -m pip install --quiet -c constraints.txt -e ".[offline,dev]"
+	$(PYTHON) -m pip install --quiet -c constraints.txt -e ".[offline,dev,corpora]"
 	$(PYTHON) -c 'import torch'
 	touch $@

@@ -15,7 +15,7 @@ from packaging.version import Version
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-INSTALLED_BY_MAKE = [*PROJECT["dependencies"], *EXTRAS["offline"], *EXTRAS["dev"]]
+INSTALLED_BY_MAKE = [*PROJECT["dependencies"], *EXTRAS["offline"], *EXTRAS["dev"], *EXTRAS["corpora"]]
 DECLARED = [*PROJECT["dependencies"], *(line for extra in EXTRAS.values() for line in extra)]
 ACCELERATOR = ("nvidia-", "cuda-", "triton")  # torch pins these itself, on the machines that have them
 
