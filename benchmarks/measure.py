@@ -68,7 +68,14 @@ def machine(device: str = "cpu") -> str:
 
 
 def run_alone(script: str, *arguments: object) -> str:
-    """Run a script in a fresh interpreter, so that its peak memory is its own; returns what it printed.
+    """Run a script in a fresh interpreter, so that its peak memory is its own.
+
+    Args:
+        script: path of a Python file.
+        *arguments: for its command line.
+
+    Returns:
+        What it printed.
 
     Raises:
         subprocess.CalledProcessError: the script failed; its own message is on standard error.
