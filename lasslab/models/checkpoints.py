@@ -102,6 +102,32 @@ def save_network(
     return directory
 
 
+@torch.no_grad()
+def blend_weights(network: nn.Module, other: nn.Module, share: float) -> None:
+    """Move a network's weights towards another's: w <- (1 - share) w + share w_other.
+
+    A network and its continuation lie in one valley of the loss; a point between them keeps much of what either can.
+
+    Args:
+        network: changed in place.
+        other: of the same architecture and size, with one training history.
+        share: of the other, 0 to 1.
+
+    Raises:
+        ValueError: another architecture or size, or a share outside of [0, 1].
+
+    Reference: Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022.
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"share is in [0, 1], got {share}")
+    ours, theirs = network.state_dict(), other.state_dict()
+    if {name: tensor.shape for name, tensor in ours.items()} != {name: tensor.shape for name, tensor in theirs.items()}:
+        raise ValueError("the two networks differ in architecture or size: blend a network with its own continuation")
+    for name, tensor in ours.items():
+        if tensor.is_floating_point():
+            tensor.lerp_(theirs[name].to(tensor), share)
+
+
 def read_config(directory: str | os.PathLike[str]) -> dict[str, Any]:
     """Read the `config.json` of a checkpoint folder.
 

@@ -1,9 +1,12 @@
 """Ship a trained mask network: half-precision weights, and a model card whose every figure comes from a file.
 
-    python -m lasslab.training.card RUN --report REPORT.json [--wording WORDING.json] -o data/checkpoints/NAME
+    python -m lasslab.training.card RUN [--part last] [--share 0.8] -o data/checkpoints/NAME
+    python -m lasslab.training.card RUN ... --report REPORT.json [--wording WORDING.json] -o data/checkpoints/NAME
 
-RUN is a folder that `lasslab train masking` wrote, REPORT.json what `lasslab evaluate separation --json` wrote about
-`RUN/best`, WORDING.json what `lasslab evaluate wording --json` wrote about it.
+RUN is a folder that `lasslab train masking` wrote. The first command writes the weights; REPORT.json is what
+`lasslab evaluate separation --json` then wrote about them, WORDING.json what `lasslab evaluate wording --json` did, and
+the second command writes the card as well. With a share below 1 the weights lie between those that RUN started from and
+those that it reached.
 """
 
 import argparse
@@ -14,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lasslab.evaluation import tables
-from lasslab.models.checkpoints import find_checkpoint, load_weights, read_config, save_network
+from lasslab.models.checkpoints import blend_weights, find_checkpoint, load_weights, read_config, save_network
 from lasslab.models.mask_networks import MASK_NETWORKS
 from lasslab.signal.files import write_text
 from lasslab.systems.separation import load_separator
@@ -34,34 +37,49 @@ CORPUS_NOTES = {
 
 
 def publish(
-    run: str | Path, destination: str | Path, *, report: dict[str, Any], wording: dict[str, Any] | None = None
+    run: str | Path,
+    destination: str | Path,
+    *,
+    report: dict[str, Any] | None = None,
+    wording: dict[str, Any] | None = None,
+    part: str = "best",
+    share: float = 1.0,
 ) -> Path:
-    """Write a checkpoint folder with float16 weights and its card.
+    """Write a checkpoint folder with float16 weights and, where there is a report, its card.
 
     Args:
-        run: training folder, with `run.json`, `recipe.json` and `best/`.
+        run: training folder, with `run.json`, `recipe.json`, `best/` and `last/`.
         destination: checkpoint folder to write; its name is the model's.
-        report: JSON of `evaluate` for this checkpoint.
+        report: JSON of `evaluate` for this checkpoint, or None.
         wording: JSON of its wording report, or None.
+        part: "best" or "last".
+        share: of what the training reached against what it started from, see `blend_weights`.
 
     Returns:
         The destination.
 
     Raises:
-        ValueError: when a file of the run is missing or does not fit.
+        ValueError: when a file of the run is missing or does not fit, or a share asks for a start that there is not.
     """
     run, destination = Path(run), Path(destination)
-    config = read_config(run / "best")
-    training = _read_json(run / "run.json")
-    config["provenance"] = config.get("provenance", {}) | _reached(training)
+    config = read_config(run / part)
+    config["provenance"] = config.get("provenance", {}) | _reached(_read_json(run / "run.json"), part)
+    network = load_separator(run / part, device="cpu").network
     if start := config["recipe"].get("start_from"):
         config["started_from"] = started_from(start)
-    network = load_separator(run / "best", device="cpu").network
+    if share != 1:
+        if not start:
+            raise ValueError(
+                f"{run} started from random weights: a share of {share} needs a training that continued one"
+            )
+        config["provenance"]["share"] = share
+        blend_weights(network, load_separator(start, device="cpu").network, 1 - share)
     save_network(destination, network, config, float16=True)
     load_weights(network, destination)  # what was written can be read back
     n_parameters = sum(parameter.numel() for parameter in network.parameters())
-    card = model_card(destination.name, config, report, wording, n_parameters=n_parameters)
-    write_text(destination / CARD_FILE, card)
+    if report is not None:
+        card = model_card(destination.name, config, report, wording, n_parameters=n_parameters)
+        write_text(destination / CARD_FILE, card)
     return destination
 
 
@@ -71,8 +89,9 @@ def started_from(name_or_dir: str) -> dict[str, Any]:
     return {key: config[key] for key in ("recipe", "provenance", "started_from") if key in config}
 
 
-def _reached(training: dict[str, Any]) -> dict[str, Any]:
-    return {"steps": training["step"], "best_step": training["best_step"], "minutes": round(training["seconds"] / 60)}
+def _reached(training: dict[str, Any], part: str) -> dict[str, Any]:
+    at = training["best_step"] if part == "best" else training["step"]
+    return {"at_step": at, "part": part, "minutes": round(training["seconds"] / 60)}
 
 
 def model_card(
@@ -163,11 +182,18 @@ def _training(config: dict[str, Any]) -> list[str]:
     for number, stage in enumerate(stages, start=1):
         recipe, made = stage["recipe"], stage.get("provenance", {})
         commands.append(_command(recipe))
-        steps = f"{made.get('best_step', '?')} of {recipe['n_steps']}, {recipe['batch_size']} mixtures each"
+        steps = f"{made.get('at_step', 'up to')} of {recipe['n_steps']}, {recipe['batch_size']} mixtures each"
         cells = (made.get(key, "not recorded") for key in ("commit", "device", "torch"))
         minutes = f"{made['minutes']} min" if "minutes" in made else "not recorded"
         rows.append("| " + " | ".join([str(number), *cells, str(recipe["seed"]), steps, minutes]) + " |")
-    return ["```", *commands, "```", "", *rows, "", "The weights are the moving average at the last number of steps."]
+    words = ["The weights are the moving average at the last number of steps."]
+    if share := config["provenance"].get("share") if "provenance" in config else None:
+        words = [
+            f"The weights are {share:g} times the moving average at the last number of steps plus {1 - share:g} times"
+            " the weights that the last training started from: it teaches silence for what is not there and costs some"
+            " separation, and a point between the two keeps most of both (Wortsman et al., CVPR 2022)."
+        ]
+    return ["```", *commands, "```", "", *rows, "", *words]
 
 
 def _command(recipe: dict[str, Any]) -> str:
@@ -210,13 +236,16 @@ def main(arguments: list[str] | None = None) -> int:
     """`python -m lasslab.training.card`."""
     parser = argparse.ArgumentParser(description="Ship a trained checkpoint with its model card.")
     parser.add_argument("run", type=Path)
-    parser.add_argument("--report", type=Path, required=True)
+    parser.add_argument("--report", type=Path)
     parser.add_argument("--wording", type=Path)
+    parser.add_argument("--part", choices=("best", "last"), default="best")
+    parser.add_argument("--share", type=float, default=1.0)
     parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args(arguments)
     try:
-        wording = None if options.wording is None else _read_json(options.wording)
-        publish(options.run, options.output, report=_read_json(options.report), wording=wording)
+        report, wording = (None if path is None else _read_json(path) for path in (options.report, options.wording))
+        settings = {"part": options.part, "share": options.share}
+        publish(options.run, options.output, report=report, wording=wording, **settings)
     except ValueError as error:
         sys.stderr.write(f"{error}\n")
         return 2

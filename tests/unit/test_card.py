@@ -50,7 +50,7 @@ def run(tmp_path_factory):
     made = {"commit": "f00d", "device": "cpu, 2 cores", "torch": "2.13.0"}
     first = folder / "first"
     save_network(
-        first, network, config | {"recipe": asdict(RECIPE), "provenance": made | {"minutes": 5, "best_step": 40}}
+        first, network, config | {"recipe": asdict(RECIPE), "provenance": made | {"minutes": 5, "at_step": 40}}
     )
     second = replace(RECIPE, start_from=str(first), absent=0.2, seed=1)
     save_network(folder / "second" / "best", network, config | {"recipe": asdict(second), "provenance": made})
@@ -109,6 +109,30 @@ def test_the_weights_are_halved_and_load(run, tmp_path):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4, msg=name)
     sizes = [(folder / "model.safetensors").stat().st_size for folder in (tmp_path / "film-small", run / "best")]
     assert sizes[0] < 0.6 * sizes[1]
+
+
+def test_a_share_lies_between_start_and_end(run, tmp_path):
+    """The start of the fixture has the same weights, so it is moved first."""
+    start = load_separator(run.parent / "first", device="cpu").network
+    with torch.no_grad():
+        for parameter in start.parameters():
+            parameter.add_(1.0)
+    save_network(run.parent / "first", start, read_config(run.parent / "first"))
+    publish(run, tmp_path / "film-small", report=REPORT, share=0.75)
+    shipped, trained = (
+        load_separator(folder, device="cpu").network for folder in (tmp_path / "film-small", run / "best")
+    )
+    for ours, theirs in zip(shipped.parameters(), trained.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs + 0.25, rtol=2e-3, atol=2e-3)
+    card = (tmp_path / "film-small" / "README.md").read_text()
+    assert "0.75 times the moving average" in card and "0.25 times the weights" in card
+    assert read_config(tmp_path / "film-small")["provenance"]["share"] == 0.75
+    with pytest.raises(ValueError, match="needs a training that continued one"):
+        alone = read_config(run / "best")
+        alone["recipe"]["start_from"] = ""
+        save_network(tmp_path / "alone" / "best", trained, alone)
+        (tmp_path / "alone" / "run.json").write_text((run / "run.json").read_text())
+        publish(tmp_path / "alone", tmp_path / "x", report=REPORT, share=0.5)
 
 
 def test_a_missing_report_or_training_is_told_in_one_line(run, tmp_path, capsys):
