@@ -7,9 +7,9 @@ import typer
 
 
 def train(
-    objective: Annotated[str, typer.Argument(help="What to train: masking, ...")],
+    objective: Annotated[str, typer.Argument(help="What to train: masking or clap.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the training.")],
-    preset: Annotated[str, typer.Option(help="quick, lab or full.")] = "quick",
+    preset: Annotated[str, typer.Option(help="quick, lab, ...; a wrong one lists them.")] = "quick",
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; may be repeated.")
     ] = None,
@@ -26,6 +26,6 @@ def train(
     recipe = read_recipe(output, recipe_class(objective)) if resume else PRESETS[objective][preset]
     result = train_recipe(change_recipe(recipe, settings or []), output, resume=resume)
     best = "not validated" if result.best is None else f"best {result.best:.2f} at step {result.best_step}"
-    typer.echo(f"{output}: step {result.step}, {result.seconds:.0f} s, {best}; use it with --system {output / 'best'}")
+    typer.echo(f"{output}: step {result.step}, {result.seconds:.0f} s, {best}; the weights are in {output / 'best'}")
     if result.stopped:
         raise typer.Exit(130)

@@ -85,7 +85,12 @@ def publish(
 
 def started_from(name_or_dir: str) -> dict[str, Any]:
     """Recipe and provenance of the checkpoint that a training started with, and of the one before it, if any."""
-    config = read_config(find_checkpoint(name_or_dir))
+    folder = find_checkpoint(name_or_dir)
+    config = read_config(folder)
+    if (folder.parent / "run.json").is_file():  # a part of a training folder
+        config["provenance"] = config.get("provenance", {}) | _reached(
+            _read_json(folder.parent / "run.json"), folder.name
+        )
     return {key: config[key] for key in ("recipe", "provenance", "started_from") if key in config}
 
 
@@ -181,8 +186,11 @@ def _training(config: dict[str, Any]) -> list[str]:
     commands, rows = [], ["| | commit | device | torch | seed | steps | time |", "|---|---|---|---|---:|---:|---:|"]
     for number, stage in enumerate(stages, start=1):
         recipe, made = stage["recipe"], stage.get("provenance", {})
-        commands.append(_command(recipe))
-        steps = f"{made.get('at_step', 'up to')} of {recipe['n_steps']}, {recipe['batch_size']} mixtures each"
+        before = stages[number - 2].get("provenance", {}).get("part", "best") if number > 1 else ""
+        start = f"runs/part_{number - 1}/{before}" if number > 1 else recipe.get("start_from", "")
+        commands.append(_command(recipe | {"start_from": start}, f"runs/part_{number}"))
+        at = f"{made['at_step']} of " if "at_step" in made else "at most "
+        steps = f"{at}{recipe['n_steps']}, {recipe['batch_size']} mixtures each"
         cells = (made.get(key, "not recorded") for key in ("commit", "device", "torch"))
         minutes = f"{made['minutes']} min" if "minutes" in made else "not recorded"
         rows.append("| " + " | ".join([str(number), *cells, str(recipe["seed"]), steps, minutes]) + " |")
@@ -196,7 +204,7 @@ def _training(config: dict[str, Any]) -> list[str]:
     return ["```", *commands, "```", "", *rows, "", *words]
 
 
-def _command(recipe: dict[str, Any]) -> str:
+def _command(recipe: dict[str, Any], folder: str) -> str:
     """The shortest `lasslab train` that gives the recipe: from the preset that it differs least from."""
     presets = {name: json.loads(json.dumps(asdict(preset))) for name, preset in MASKING_PRESETS.items()}
     differences = {
@@ -207,7 +215,7 @@ def _command(recipe: dict[str, Any]) -> str:
     for key in differences[name]:
         value = recipe[key]
         changed.append(f"--set {key}={','.join(map(str, value)) if isinstance(value, list) else value}")
-    return " ".join([f"lasslab train masking --preset {name}", *changed, "-o", f"runs/{name}"])
+    return " ".join([f"lasslab train masking --preset {name}", *changed, "-o", folder])
 
 
 def _wording(report: dict[str, Any] | None) -> list[str]:

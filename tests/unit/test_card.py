@@ -89,6 +89,8 @@ def test_the_commands_of_a_card_give_the_recipe_again(run, tmp_path):
     assert words[:4] == ["lasslab", "train", "masking", "--preset"]
     settings = [word for before, word in zip(words, words[1:], strict=False) if before == "--set"]
     recipe = change_recipe(MASKING_PRESETS[words[4]], settings)
+    assert recipe.start_from == "runs/part_1/best" and words[-1] == "runs/part_2"
+    recipe = replace(recipe, start_from=str(run.parent / "first"))
     assert json.loads(json.dumps(asdict(recipe))) == read_config(run / "best")["recipe"]
 
 
@@ -97,7 +99,7 @@ def test_a_preset_is_its_own_shortest_command(preset):
     recipe = json.loads(json.dumps(asdict(MASKING_PRESETS[preset])))
     config = {"architecture": "resunetpp", "text_encoder": "minilm", "recipe": recipe}
     card = model_card("x", config, REPORT, n_parameters=1)
-    assert f"\nlasslab train masking --preset {preset} -o runs/{preset}\n" in card
+    assert f"\nlasslab train masking --preset {preset} -o runs/part_1\n" in card
 
 
 def test_the_weights_are_halved_and_load(run, tmp_path):
