@@ -385,10 +385,12 @@ class MixtureDataset(Dataset):
         ValueError: when the clips, a range or the threshold cannot give pairs.
     """
 
+    #: candidates looked at between two counts of what passed
+    filter_batch = 64
     #: pairs whose spectrograms are compared at a time: few enough to stay in a processor's cache
-    filter_batch = 16
-    #: samples kept in memory (1 GiB); beyond, the clips read first are read again when they are drawn again
-    max_cached = 2**28
+    filter_block = 4
+    #: samples kept in memory, 12 bytes each (800 MB); beyond, the clips read first are read again when drawn again
+    max_cached = 2**26
 
     def __init__(
         self,
@@ -428,7 +430,7 @@ class MixtureDataset(Dataset):
         self.n_samples = round(seconds * SAMPLE_RATE)
         self.snr_db = snr_db
         self.augmentation = augmentation
-        self._waveforms: dict[int, Tensor] = {}
+        self._waveforms: dict[int, tuple[Tensor, np.ndarray]] = {}
         self._n_cached = 0
         self._probability = _clip_probability(self.clips, weights)
         self._target_probability = self._probability
@@ -511,12 +513,11 @@ class MixtureDataset(Dataset):
 
         Many sounds are events with long pauses: a piece from a pause has no SNR, and teaches nothing.
         """
-        waveform = self._waveform(number)
+        waveform, energy_before = self._waveform(number)
         spare = waveform.shape[-1] - length
         if spare <= 0:
             return waveform
         starts = random.integers(spare + 1, size=8)
-        energy_before = np.concatenate([[0.0], np.cumsum(waveform.double().square().numpy())])
         energy = energy_before[starts + length] - energy_before[starts]
         share = energy_before[-1] * length / waveform.shape[-1]
         loud = np.flatnonzero(energy > 0.3 * share)
@@ -525,17 +526,19 @@ class MixtureDataset(Dataset):
             start = min(max(int(waveform.abs().argmax()) - length // 2, 0), spare)
         return waveform[start : start + length]
 
-    def _waveform(self, number: int) -> Tensor:
-        """Samples (T,) of a clip. Read once, then kept while there is room."""
-        if number not in self._waveforms:
+    def _waveform(self, number: int) -> tuple[Tensor, np.ndarray]:
+        """Samples (T,) of a clip, and the energy before each sample (T + 1,). Read once, kept while there is room."""
+        found = self._waveforms.get(number)
+        if found is None:
             waveform = self.clips[number].load()
             if not bool(waveform.any()):
                 raise ValueError(f"clip {self.clips[number].source} is silent: leave it out of the corpus")
-            self._waveforms[number] = waveform
+            found = waveform, np.concatenate([[0.0], np.cumsum(waveform.double().square().numpy())])
+            self._waveforms[number] = found
             self._n_cached += len(waveform)
             while self._n_cached > self.max_cached and len(self._waveforms) > 1:
-                self._n_cached -= len(self._waveforms.pop(next(iter(self._waveforms))))
-        return self._waveforms[number]
+                self._n_cached -= len(self._waveforms.pop(next(iter(self._waveforms)))[0])
+        return found
 
     def _filter(self, n: int, max_similarity: float, device: torch.device) -> None:
         if not 0 < max_similarity <= 1:
@@ -558,6 +561,11 @@ class MixtureDataset(Dataset):
         self._candidates = torch.tensor(kept[:n])
 
     def _similarities(self, numbers: range, device: torch.device) -> Tensor:
+        """Cosines (len(numbers),) of candidates, block by block."""
+        blocks = [numbers[start : start + self.filter_block] for start in range(0, len(numbers), self.filter_block)]
+        return torch.cat([self._block_similarities(block, device) for block in blocks])
+
+    def _block_similarities(self, numbers: range, device: torch.device) -> Tensor:
         items = [self._draw(number) for number in numbers]
         batch = {
             key: torch.stack([item[key] for item in items]).to(device) for key in ("target", "interference", "snr_db")

@@ -130,7 +130,7 @@ def test_memory_is_bounded_and_the_items_are_the_same(monkeypatch):
     for number in range(20):
         assert torch.equal(tight[number]["target"], expected[number]["target"])
         assert torch.equal(tight[number]["interference"], expected[number]["interference"])
-        assert sum(len(waveform) for waveform in tight._waveforms.values()) <= 40_000
+        assert sum(len(waveform) for waveform, _ in tight._waveforms.values()) <= 40_000
     assert len(roomy._waveforms) == len(CLIPS)
 
 
