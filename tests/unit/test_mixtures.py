@@ -58,10 +58,13 @@ class Sound(Clip):
     def load(self, *, sample_rate: int = RATE) -> torch.Tensor:
         generator = torch.Generator().manual_seed(self.seed)
         waveform = torch.randn(round(self.seconds * sample_rate), generator=generator)
-        spectrum, band = torch.fft.rfft(waveform), len(waveform) // 12
+        spectrum, band = (
+            np.fft.rfft(waveform.numpy()),
+            len(waveform) // 12,
+        )  # torch's differs with the number of threads
         lowest = band * (ord(self.label) - ord("A"))
         spectrum[:lowest], spectrum[lowest + 2 * band :] = 0, 0  # neighbours share half of their bands
-        waveform = torch.fft.irfft(spectrum, n=len(waveform))
+        waveform = torch.from_numpy(np.fft.irfft(spectrum, n=len(waveform))).float()
         waveform[: round(self.silence * len(waveform))] = 0
         return self.level * waveform / waveform.abs().max().clamp(min=1e-9)
 
