@@ -174,7 +174,7 @@ def test_corpus_that_is_not_there(refused, tmp_path, monkeypatch):
 
 def test_unknown_preset_objective_and_setting(refused, tmp_path):
     run = tmp_path / "run"
-    refused("train", "masking", "--preset", "huge", "-o", run, words=["'huge'", "quick, lab, full"])
+    refused("train", "masking", "--preset", "huge", "-o", run, words=["'huge'", "quick, lab, lab_second, full"])
     refused("train", "sculpting", "-o", run, words=["'sculpting'", "masking"])
     refused("train", "masking", "-o", run, "--set", "learnin_rate=1", words=["learnin_rate", "learning_rate"])
     refused("train", "masking", "-o", run, "--set", "n_steps=many", words=["n_steps=many"])

@@ -94,11 +94,19 @@ def esc50(tmp_path, monkeypatch) -> Path:
 
 
 def test_the_presets_are_there_and_grow():
-    assert list(MASKING_PRESETS) == ["quick", "lab", "full"] and PRESETS["masking"] is MASKING_PRESETS
-    work = [recipe.n_steps * recipe.batch_size * recipe.seconds for recipe in MASKING_PRESETS.values()]
+    assert list(MASKING_PRESETS) == ["quick", "lab", "lab_second", "full"] and PRESETS["masking"] is MASKING_PRESETS
+    sizes = {name: MASKING_PRESETS[name] for name in ("quick", "lab", "full")}
+    work = [recipe.n_steps * recipe.batch_size * recipe.seconds for recipe in sizes.values()]
     assert work == sorted(work)
-    assert [recipe.size for recipe in MASKING_PRESETS.values()] == ["quick", "lab", "full"]
+    assert [recipe.size for recipe in sizes.values()] == list(sizes)
     assert MASKING_PRESETS["quick"].corpus == "synthesis", "the default needs no download"
+
+
+def test_the_second_part_continues_the_first_with_harder_mixtures():
+    first, second = MASKING_PRESETS["lab"], MASKING_PRESETS["lab_second"]
+    assert not first.start_from and second.start_from and second.seed != first.seed
+    assert second.absent > 0 and second.third_source > 0 and second.reword > 0 and second.loss_absent > 0
+    assert (second.architecture, second.size, second.folds) == (first.architecture, first.size, first.folds)
 
 
 def test_the_full_preset_is_the_thesis_s():
