@@ -706,7 +706,12 @@ def test_ctrl_c_leaves_what_can_be_gone_on_with(server, corpus):
     server.delay = 0.1
     arguments = ["fetch", "toy", "--root", str(corpus.root), "--manifest", str(corpus.manifest)]
     process = subprocess.Popen(
-        [sys.executable, "-m", "lasslab.cli", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "lasslab.cli", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # a shell's background jobs ignore Ctrl-C, and so would the program if the tests run in one
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     part = corpus.root / ".TOY.fetching" / "toy.zip.part"
     deadline = time.monotonic() + 60
