@@ -12,7 +12,6 @@ Notebooks 03 (mixing) and 04 (the cosine filter).
 
 import math
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -532,46 +531,27 @@ class MixtureDataset(Dataset):
 
     def _waveform(self, number: int) -> tuple[Tensor, np.ndarray]:
         """Samples (T,) of a clip, and the energy before each sample (T + 1,). Read once, kept while there is room."""
-        return self._waveforms.get(number) or self._keep(number, self.clips[number].load())
-
-    def _keep(self, number: int, waveform: Tensor) -> tuple[Tensor, np.ndarray]:
-        if not bool(waveform.any()):
-            raise ValueError(f"clip {self.clips[number].source} is silent: leave it out of the corpus")
-        found = waveform, np.concatenate([[0.0], np.cumsum(waveform.double().square().numpy())])
-        self._waveforms[number] = found
-        self._n_cached += len(waveform)
-        while self._n_cached > self.max_cached and len(self._waveforms) > 1:
-            self._n_cached -= len(self._waveforms.pop(next(iter(self._waveforms)))[0])
+        found = self._waveforms.get(number)
+        if found is None:
+            waveform = self.clips[number].load()
+            if not bool(waveform.any()):
+                raise ValueError(f"clip {self.clips[number].source} is silent: leave it out of the corpus")
+            found = waveform, np.concatenate([[0.0], np.cumsum(waveform.double().square().numpy())])
+            self._waveforms[number] = found
+            self._n_cached += len(waveform)
+            while self._n_cached > self.max_cached and len(self._waveforms) > 1:
+                self._n_cached -= len(self._waveforms.pop(next(iter(self._waveforms)))[0])
         return found
 
     def _filter(self, n: int, max_similarity: float, device: torch.device) -> None:
         if not 0 < max_similarity <= 1:
             raise ValueError(f"max_similarity is a cosine in (0, 1], got {max_similarity}")
-        threads = torch.get_num_threads()
-        # A thread of the pool computes on one core. Items are drawn in this thread, which has them all: the last bits
-        # of a Fourier transform depend on how many threads share it, and an item is to be what `[]` gives later.
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            try:
-                self._read_ahead(pool, n)
-                self._look_until(n, max_similarity, device, pool)
-            finally:
-                torch.set_num_threads(threads)  # what threads to come begin with
-
-    def _read_ahead(self, pool: ThreadPoolExecutor, n: int) -> None:
-        """Read the files together where each would be read anyway: decoding keeps one core busy."""
-        files = [number for number, clip in enumerate(self.clips) if clip.path is not None]
-        if len(self.clips) > n:
-            return
-        for number, waveform in zip(files, pool.map(lambda number: self.clips[number].load(), files), strict=True):
-            self._keep(number, waveform)
-
-    def _look_until(self, n: int, max_similarity: float, device: torch.device, pool: ThreadPoolExecutor) -> None:
         kept: list[int] = []
         seen: list[Tensor] = []
         first = 0
         while len(kept) < n:
             numbers = range(first, first + self.filter_batch)
-            similarity = self._similarities(numbers, device, pool)
+            similarity = self._similarities(numbers, device)
             kept += [number for number, passes in zip(numbers, similarity <= max_similarity, strict=True) if passes]
             seen.append(similarity)
             first += self.filter_batch
@@ -583,22 +563,22 @@ class MixtureDataset(Dataset):
         self.similarities = torch.cat(seen)
         self._candidates = torch.tensor(kept[:n])
 
-    def _similarities(self, numbers: range, device: torch.device, pool: ThreadPoolExecutor) -> Tensor:
-        """Cosines (len(numbers),) of candidates: while blocks are compared, the next are drawn."""
+    def _similarities(self, numbers: range, device: torch.device) -> Tensor:
+        """Cosines (len(numbers),) of candidates, block by block."""
         blocks = [numbers[start : start + self.filter_block] for start in range(0, len(numbers), self.filter_block)]
-        answers = [pool.submit(_similarities_of, [self._draw(each) for each in block], device) for block in blocks]
-        return torch.cat([answer.result() for answer in answers])
+        return torch.cat([self._block_similarities(block, device) for block in blocks])
 
-
-def _similarities_of(items: Sequence[dict], device: torch.device) -> Tensor:
-    """Cosine of mixture and target of each item, (B,)."""
-    keys = ("target", "interference", "snr_db")
-    mixed = mix_batch({key: torch.stack([item[key] for item in items]).to(device) for key in keys})
-    spectra = stft(torch.cat([mixed["mixture"], mixed["target"]]))  # (2 B, F, N)
-    # `cosine_similarity` of the magnitudes, from powers: |a| |b| = sqrt(a^2 b^2) takes one root a bin, not two
-    a, b = spectra.real.square().addcmul_(spectra.imag, spectra.imag).chunk(2)
-    norms = (a.sum((-2, -1)) * b.sum((-2, -1))).sqrt()
-    return ((a * b).sqrt_().sum((-2, -1)) / norms.clamp(min=torch.finfo(a.dtype).tiny)).cpu()
+    def _block_similarities(self, numbers: range, device: torch.device) -> Tensor:
+        items = [self._draw(number) for number in numbers]
+        batch = {
+            key: torch.stack([item[key] for item in items]).to(device) for key in ("target", "interference", "snr_db")
+        }
+        mixed = mix_batch(batch)
+        spectra = stft(torch.cat([mixed["mixture"], mixed["target"]]))  # (2 B, F, N)
+        # `cosine_similarity` of the magnitudes, from powers: |a| |b| = sqrt(a^2 b^2) takes one root a bin, not two
+        a, b = spectra.real.square().addcmul_(spectra.imag, spectra.imag).chunk(2)
+        norms = (a.sum((-2, -1)) * b.sum((-2, -1))).sqrt()
+        return ((a * b).sqrt_().sum((-2, -1)) / norms.clamp(min=torch.finfo(a.dtype).tiny)).cpu()
 
 
 def mix_batch(batch: dict) -> dict:
