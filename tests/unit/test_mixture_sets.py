@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from lasslab import cli
 from lasslab.data.clips import data_root
 from lasslab.data.corpora import load_corpus
 from lasslab.data.mixture_sets import draw_mixtures, mix, write_mixtures
@@ -20,23 +19,6 @@ from lasslab.systems.separation import load_separator
 
 HAS_ESC50 = (data_root() / "ESC-50" / "meta" / "esc50.csv").is_file()
 QUICK = ("--corpus", "synthesis", "--seconds", "1")
-
-
-@pytest.fixture
-def lasslab(monkeypatch, capsys):
-    """Run the command; returns exit code, standard output, standard error."""
-
-    def run(*arguments):
-        monkeypatch.setattr("sys.argv", ["lasslab", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture

@@ -487,21 +487,6 @@ def test_source_and_destination_must_differ(tmp_path, recording):
 # --- the command
 
 
-@pytest.fixture
-def lasslab(monkeypatch, capsys):
-    def run(*arguments):
-        monkeypatch.setattr("sys.argv", ["lasslab", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
-
-
 def test_command_separates_a_long_file(lasslab, tmp_path):
     stereo = torch.stack([tone(25 * RATE), 0.5 * tone(25 * RATE)])
     save_audio(tmp_path / "long.flac", stereo, sample_rate=RATE)
