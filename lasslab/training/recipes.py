@@ -8,17 +8,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from lasslab.training.autoencoding import VAE_PRESETS, VAERecipe, train_vae
 from lasslab.training.contrastive import CONTRASTIVE_PRESETS, ContrastiveRecipe, train_contrastive
 from lasslab.training.fit import FitResult
 from lasslab.training.masking import MASKING_PRESETS, MaskingRecipe, train_masking
 
 #: objective -> preset -> recipe
-PRESETS: dict[str, dict[str, Any]] = {"masking": MASKING_PRESETS, "clap": CONTRASTIVE_PRESETS}
+PRESETS: dict[str, dict[str, Any]] = {
+    "masking": MASKING_PRESETS,
+    "clap": CONTRASTIVE_PRESETS,
+    "vae": VAE_PRESETS,
+}
 
 #: class of recipe -> what trains it
 TRAINERS: dict[type, Callable[..., FitResult]] = {
     MaskingRecipe: train_masking,
     ContrastiveRecipe: train_contrastive,
+    VAERecipe: train_vae,
 }
 
 

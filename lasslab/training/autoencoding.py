@@ -1,0 +1,285 @@
+"""Train the mel VAE: reconstruct spectrograms through a small, nearly normal latent.
+
+    loss = mean |x - x(z)| / s + beta KL(q(z | x) || N(0, 1))                                (1) of `lasslab.models.vae`
+
+with x the log-mel in nats and s its scale inside the network. It hears what the systems will show it: mixtures at one
+level, their targets as loud as they are in them, and silence.
+
+`lasslab train vae`. Notebook 09.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import default_collate
+
+from lasslab.data.corpora import load_corpus
+from lasslab.data.mixtures import Augmentation, MixtureDataset, mix_batch
+from lasslab.evaluation.provenance import device_name, git_commit
+from lasslab.models.checkpoints import CONFIG_FILE, load_weights, read_config
+from lasslab.models.vae import SIZES, MelVAE, VAEConfig
+from lasslab.signal.audio import SAMPLE_RATE
+from lasslab.signal.files import write_json
+from lasslab.signal.levels import level_gain
+from lasslab.signal.mel import log_mel_spectrogram
+from lasslab.training.fit import FitConfig, FitResult, fit
+from lasslab.training.masking import training_clips
+from lasslab.training.runs import check_folder, write_recipe
+
+
+class Autoencoding:
+    """Train a mel VAE: mixtures and their targets in, the same out.
+
+    Args:
+        beta: weight of the KL term.
+        gain_db: the level varies by up to this around that of the systems, either way.
+        silence: share of the sounds replaced by silence.
+    """
+
+    monitor = "reconstruction"
+
+    def __init__(self, *, beta: float = 0.02, gain_db: float = 10.0, silence: float = 0.02) -> None:
+        self.beta, self.gain_db, self.silence = beta, gain_db, silence
+
+    def sounds(self, batch: dict, generator: torch.Generator | None = None) -> Tensor:
+        """The batch's mixtures and targets (2 B, T) at the level of the systems; varied where there is a generator."""
+        batch = batch if "mixture" in batch else mix_batch(batch)
+        gain = level_gain(batch["mixture"])
+        if generator is not None:
+            uniform = torch.rand(2, len(gain), 1, generator=generator, device=generator.device).to(gain)
+            gain = gain * 10 ** (self.gain_db * (2 * uniform[0] - 1) / 20) * (uniform[1] >= self.silence)
+        return torch.cat([batch["mixture"] * gain, batch["target"] * gain])
+
+    def loss(self, network: nn.Module, batch: dict, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """The module's loss, and its two parts: the first in nats of the log-mel."""
+        config = _config(network)
+        log_mel = log_mel_spectrogram(self.sounds(batch, generator), config.mel())
+        estimate, posterior = network(log_mel, generator)
+        error, kl = (estimate - log_mel).abs().mean(), posterior.kl().mean()
+        return error / config.mel_scale + self.beta * kl, {"error": error.detach(), "kl": kl.detach()}
+
+    def validate(self, network: nn.Module, batch: dict) -> dict[str, Tensor]:
+        """Per example: minus the mean error in nats of the log-mel, for the mean of q(z | x); and the KL."""
+        log_mel = log_mel_spectrogram(self.sounds(batch), _config(network).mel())
+        estimate, posterior = network(log_mel)
+        return {"reconstruction": -(estimate - log_mel).abs().mean(dim=(1, 2)), "kl": posterior.kl()}
+
+    def picture(self, network: nn.Module, batch: dict) -> dict[str, Tensor]:
+        """The first mixture's log-mel and its reconstruction, from silence to the loudest band."""
+        log_mel = log_mel_spectrogram(self.sounds(batch)[:1], _config(network).mel())
+        low, high = log_mel.min(), log_mel.max()
+        pictures = {"input": log_mel[0], "reconstruction": network(log_mel)[0][0]}
+        return {name: ((mel - low) / (high - low).clamp(min=1e-6)).clamp(0, 1) for name, mel in pictures.items()}
+
+
+def _config(network: nn.Module) -> VAEConfig:
+    return getattr(network, "module", network).config
+
+
+@dataclass(frozen=True)
+class VAERecipe:
+    """A mel VAE, the sounds it sees, and how it is trained.
+
+    Args:
+        size: of the network, see `lasslab.models.vae.SIZES`.
+        start_from: a checkpoint, by name or folder, to start the weights from; "" starts anew.
+        corpus: "synthesis", "esc50", or "synthesis+esc50".
+        folds: ESC-50 folds to train on.
+        validation_folds: ESC-50 folds to validate on; with synthesis alone, clips of another seed.
+        n_per_class: synthesised clips of each class.
+        synthesis_share: probability that a clip is a synthesised one, where both corpora are there.
+        seconds: length of a piece.
+        snr_low, snr_high: range of the SNR in dB, drawn uniformly.
+        beta, gain_db, silence: see `Autoencoding`.
+        speed, filter_db, shift, reverse_polarity: see `lasslab.data.mixtures.Augmentation`.
+        n_validation: mixtures to validate on, at 0 dB.
+        n_steps … device: see `lasslab.training.fit.FitConfig`.
+    """
+
+    size: str = "lab"
+    start_from: str = ""
+    corpus: str = "synthesis+esc50"
+    folds: tuple[int, ...] = (1, 2, 3)
+    validation_folds: tuple[int, ...] = (4,)
+    n_per_class: int = 40
+    synthesis_share: float = 0.4
+    seconds: float = 1.27  # 128 frames
+    snr_low: float = -15.0
+    snr_high: float = 15.0
+    beta: float = 0.02
+    gain_db: float = 10.0
+    silence: float = 0.02
+    speed: float = 0.12
+    filter_db: float = 5.0
+    shift: bool = False
+    reverse_polarity: bool = False
+    n_validation: int = 16
+    n_steps: int = 3_000
+    batch_size: int = 4  # mixtures; the network sees twice as many spectrograms
+    accumulate: int = 1
+    learning_rate: float = 1e-3
+    min_learning_rate: float = 1e-6
+    warmup_steps: int = 100
+    weight_decay: float = 0.01
+    max_grad_norm: float = 1.0
+    ema_decay: float = 0.995
+    mixed_precision: str = "no"
+    n_workers: int = 0
+    log_every: int = 10
+    validate_every: int = 250
+    save_every: int = 250
+    picture_every: int = 500
+    seed: int = 0
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.size not in SIZES:
+            raise ValueError(f"size is one of {', '.join(SIZES)}, got {self.size!r}")
+        self.fit_config()  # checks its own values
+
+    def fit_config(self) -> FitConfig:
+        """The part that `fit` reads."""
+        return FitConfig(**{field.name: getattr(self, field.name) for field in fields(FitConfig)})
+
+
+VAE_PRESETS: dict[str, VAERecipe] = {
+    "quick": VAERecipe(
+        size="quick",
+        corpus="synthesis",
+        n_per_class=4,
+        n_steps=60,
+        warmup_steps=5,
+        learning_rate=3e-3,
+        ema_decay=0.9,
+        n_validation=4,
+        validate_every=30,
+        save_every=30,
+        picture_every=30,
+    ),
+    "lab": VAERecipe(),
+    # AudioLDM's layout trained anew: 10.24 s, its learning rate; a GPU's work
+    "full": VAERecipe(
+        size="full",
+        corpus="esc50",
+        seconds=10.23,
+        n_steps=500_000,
+        batch_size=8,
+        learning_rate=4.5e-6,
+        ema_decay=0.0,
+        mixed_precision="bf16",
+        n_workers=4,
+        validate_every=1_000,
+        save_every=1_000,
+        picture_every=5_000,
+    ),
+}
+
+
+def train_vae(recipe: VAERecipe, directory: str | Path, *, resume: bool = False, progress: bool = True) -> FitResult:
+    """Train a mel VAE as a recipe says, into a folder that `load_vae` reads.
+
+    At the end, or when it is stopped, the scaling factor is measured and written into the checkpoints.
+
+    Args:
+        recipe: everything that decides the run.
+        directory: folder of the training.
+        resume: continue the training in the folder.
+        progress: show a bar.
+
+    Returns:
+        What was reached.
+
+    Raises:
+        ValueError: when a corpus or a setting is not there; see `fit`.
+    """
+    check_folder(recipe, directory, resume=resume)
+    config = SIZES[recipe.size]
+    torch.manual_seed(recipe.seed)  # the initial weights
+    network = MelVAE(config)
+    if recipe.start_from and not resume:
+        load_weights(network, recipe.start_from)
+    dataset, validation = training_sounds(recipe), validation_sounds(recipe)
+    objective = Autoencoding(beta=recipe.beta, gain_db=recipe.gain_db, silence=recipe.silence)
+    # Everything is there: from here on the folder may be written to.
+    write_recipe(recipe, directory)
+    result = fit(
+        network,
+        objective,
+        dataset,
+        directory=directory,
+        config=recipe.fit_config(),
+        validation=validation,
+        checkpoint_config={
+            "system": "vae",
+            "network": config.to_dict(),
+            "sample_rate": SAMPLE_RATE,
+            "recipe": asdict(recipe),
+            "provenance": {
+                "commit": git_commit(),
+                "torch": torch.__version__,
+                "device": device_name(None if recipe.device == "auto" else recipe.device),
+            },
+        },
+        resume=resume,
+        progress=progress,
+    )
+    for name in ("best", "last"):
+        if (Path(directory) / name).is_dir():
+            write_scaling_factor(Path(directory) / name, objective, validation)
+    return result
+
+
+def write_scaling_factor(folder: Path, objective: Autoencoding, batches: Sequence[dict]) -> float:
+    """Measure 1 / standard deviation of a checkpoint's latents, and write it into the checkpoint's configuration.
+
+    Args:
+        folder: the checkpoint.
+        objective: makes sounds of batches.
+        batches: mixtures, at the systems' level.
+
+    Returns:
+        The scaling factor.
+    """
+    config = read_config(folder)
+    vae = MelVAE(replace(VAEConfig(**config["network"]), scaling_factor=1.0))
+    load_weights(vae, folder)
+    with torch.no_grad():
+        log_mels = (log_mel_spectrogram(objective.sounds(batch), vae.mel) for batch in batches)
+        latents = torch.cat([vae.eval().posterior(log_mel).mean for log_mel in log_mels])
+    factor = round(1 / latents.std().item(), 6)
+    config["network"]["scaling_factor"] = factor
+    write_json(folder / CONFIG_FILE, config)
+    return factor
+
+
+def training_sounds(recipe: VAERecipe) -> MixtureDataset:
+    """Every mixture of the run, each seen once."""
+    clips, weights = training_clips(recipe)
+    return MixtureDataset(
+        clips,
+        n=recipe.n_steps * recipe.batch_size * recipe.accumulate,
+        seconds=recipe.seconds,
+        snr_db=(recipe.snr_low, recipe.snr_high),
+        weights=weights,
+        augmentation=Augmentation(
+            speed=recipe.speed,
+            filter_db=recipe.filter_db,
+            shift=recipe.shift,
+            reverse_polarity=recipe.reverse_polarity,
+        ),
+        seed=recipe.seed,
+    )
+
+
+def validation_sounds(recipe: VAERecipe) -> list[dict]:
+    """Fixed 5 s mixtures at 0 dB of clips that training never hears."""
+    if "esc50" in recipe.corpus:
+        clips = load_corpus("esc50", folds=recipe.validation_folds)
+    else:
+        clips = load_corpus("synthesis", n_per_class=2, seed=recipe.seed + 1)
+    dataset = MixtureDataset(clips, n=recipe.n_validation, seconds=5.0, snr_db=(0.0, 0.0), seed=recipe.seed + 1)
+    items = [dataset[index] for index in range(len(dataset))]
+    return [mix_batch(default_collate(items[first : first + 4])) for first in range(0, len(items), 4)]
