@@ -1,11 +1,14 @@
 """`lasslab mixtures`: a test set of mixtures, drawn from a corpus and written with its list."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lasslab.cli.options import Seed, is_terminal
+
+if TYPE_CHECKING:
+    from lasslab.data.clips import Clip
 
 Range = tuple[float, float]
 
@@ -37,6 +40,15 @@ def mixtures(
     with_mixtures: Annotated[
         bool, typer.Option("--mixtures", help="Write the mixtures too, not only their sources.")
     ] = False,
+    tagger: Annotated[
+        str | None,
+        typer.Option(
+            help="Embedding that says what is heard in each clip, for a corpus without classes: clap-lab, ..."
+        ),
+    ] = None,
+    tag_threshold: Annotated[
+        float | None, typer.Option(help="Smallest probability at which the tagger's class counts as heard.")
+    ] = None,
     seed: Seed = 0,
 ) -> None:
     """Draw a test set and write it: a pair list, its audio, and what each mixture is."""
@@ -48,6 +60,8 @@ def mixtures(
     from lasslab.evaluation.provenance import git_commit
 
     check_new_folder(output)
+    if tag_threshold is not None and tagger is None:
+        raise ValueError("--tag-threshold needs --tagger: name one, such as clap-lab")
     changes: dict[str, Any] = {
         "corpus": corpus,
         "n": number,
@@ -62,6 +76,7 @@ def mixtures(
     recipe.check_buildable()
     chosen_folds = None if folds is None else _whole_numbers(folds, name="--folds")
     clips = load_corpus(recipe.corpus, folds=chosen_folds, splits=[recipe.split] if recipe.split else None)
+    clips, kept_apart = _keep_apart(clips, recipe.corpus, tagger, tag_threshold)
     rows = draw_mixtures(recipe, clips, seed=seed)
     about = {
         "protocol": describe_protocol(recipe),
@@ -73,6 +88,7 @@ def mixtures(
             "folds": chosen_folds,
             "n_clips": len(clips),
             "n_labels": len({clip.label for clip in clips}),
+            **kept_apart,
         },
         "commit": git_commit(),
     }
@@ -88,6 +104,40 @@ def mixtures(
         drawn += f", drawn as {protocol}" + (f" but for {', '.join(changed)}" if changed else "")
     typer.echo(f"{output}: {drawn}")
     typer.echo(f"score a system: lasslab evaluate separation --pairs {output / 'pairs.csv'} --audio {output / 'audio'}")
+
+
+def _keep_apart(
+    clips: list["Clip"], corpus: str, tagger: str | None, threshold: float | None
+) -> tuple[list["Clip"], dict[str, Any]]:
+    """The clips with what a tagger hears in them, and what `mixtures.json` says about it; without one, a warning."""
+    from tqdm import tqdm
+
+    from lasslab.data.tagging import MOST_TAGS, THRESHOLD, cache_folder, has_class_or_tags, tag_clips
+
+    about: dict[str, Any] = {}
+    if tagger is not None:
+        from lasslab.models.clap import load_clap
+
+        loaded = load_clap(tagger)
+        threshold = THRESHOLD if threshold is None else threshold
+        clips = tag_clips(
+            clips,
+            loaded,
+            threshold=threshold,
+            cache=cache_folder(),
+            progress=lambda items: tqdm(items, disable=not is_terminal(), leave=False, unit="clip", desc="tagging"),
+        )
+        about["tagger"] = {"name": loaded.name, "fingerprint": loaded.fingerprint}
+        about["tagger"] |= {"threshold": threshold, "top": MOST_TAGS}
+    without = sum(not has_class_or_tags(clip) for clip in clips)
+    if without:
+        remedy = "give --tagger clap-lab" if tagger is None else "lower --tag-threshold"
+        typer.echo(
+            f"lasslab: {without} of {len(clips)} clips of {Path(corpus).name} have neither class nor tags, so that two "
+            f"of one kind of sound may be mixed: {remedy}",
+            err=True,
+        )
+    return clips, about | {"n_without_class_or_tags": without}
 
 
 def _recipe(name: str | None, changes: dict[str, Any]) -> tuple[Any, list[str]]:

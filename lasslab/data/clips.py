@@ -35,7 +35,8 @@ class Clip:
         seed: seed of a synthesised clip, or None.
         seconds: length of a synthesised clip.
         fold: fold of the corpus, or None.
-        tags: everything the corpus says is heard in the clip: classes, keywords; may be empty.
+        tags: everything the corpus, or a tagger (`lasslab.data.tagging`), says is heard in the clip: classes, keywords;
+            may be empty.
         max_seconds: no more than this is read of the file, from its start; None reads all of it.
     """
 
@@ -69,8 +70,8 @@ class Clip:
         return _load_beginning(self.path, seconds=self.max_seconds, sample_rate=sample_rate)
 
     def shares_sound(self, other: "Clip") -> bool:
-        """Whether the corpus says that a kind of sound is heard in both: the same label, or a tag in common."""
-        return self.label == other.label or not set(self.tags).isdisjoint(other.tags)
+        """Whether a kind of sound is known to be heard in both: the label or a tag of one is one of the other's too."""
+        return not {self.label, *self.tags}.isdisjoint((other.label, *other.tags))
 
 
 def _load_beginning(path: Path, *, seconds: float, sample_rate: int) -> Tensor:

@@ -404,6 +404,7 @@ def _describe(row: MixtureRow, snr_db: float, cosine: float) -> dict[str, Any]:
         item["lufs"] = list(row.lufs)
     clips = [
         {"label": clip.label, "source": clip.source, "file": clip.path.name if clip.path else None, "fold": clip.fold}
+        | ({"tags": list(clip.tags)} if clip.tags else {})
         for clip in (row.target, *row.interferences)
     ]
     return item | {"target": clips[0], "interferences": clips[1:]}

@@ -18,6 +18,7 @@ References: Elizalde et al., "CLAP: learning audio concepts from natural languag
 2023 (LAION-CLAP). Notebook 08.
 """
 
+import hashlib
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -241,6 +242,11 @@ class LabCLAP:
         self.labels, self.name = tuple(labels), name
 
     @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the weights: a network that was trained again has the same name and another fingerprint."""
+        return weights_sha256(self.network)
+
+    @property
     def device(self) -> torch.device:
         """Where the network is."""
         return self.network.log_scale.device
@@ -259,6 +265,14 @@ class LabCLAP:
             ValueError: not a batch of usable waveforms, or an impossible rate.
         """
         return F.normalize(self._windowed(waveforms, sample_rate, lambda output: output[0]), dim=-1)
+
+    def embed_and_classify(self, waveforms: Tensor, *, sample_rate: int = SAMPLE_RATE) -> tuple[Tensor, Tensor]:
+        """What `embed_audio` and `classify` give, in one pass of the network."""
+        both = self._windowed(
+            waveforms, sample_rate, lambda output: torch.cat([output[0], output[1].softmax(dim=-1)], dim=-1)
+        )
+        audio, probabilities = both.split([both.shape[-1] - len(self.labels), len(self.labels)], dim=-1)
+        return F.normalize(audio, dim=-1), probabilities
 
     def classify(self, waveforms: Tensor, *, sample_rate: int = SAMPLE_RATE) -> Tensor:
         """Class probabilities.
@@ -336,6 +350,12 @@ class HubCLAP:
             raise ValueError(f"a choice between classes needs two at least, got {list(captions)}")
         self.model, self.tokenizer, self.feature_extractor = model.eval(), tokenizer, feature_extractor
         self.labels, self.captions, self.name = tuple(captions), tuple(captions.values()), name
+        self._label_embeddings: Tensor | None = None  # of the captions, made when they are first asked for
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the weights."""
+        return weights_sha256(self.model)
 
     @property
     def device(self) -> torch.device:
@@ -373,8 +393,31 @@ class HubCLAP:
 
     def classify(self, waveforms: Tensor, *, sample_rate: int = SAMPLE_RATE) -> Tensor:
         """As `LabCLAP.classify`, zero-shot."""
-        similarity = self.embed_audio(waveforms, sample_rate=sample_rate) @ self.embed_text(self.captions).T
-        return (self.model.logit_scale_a.detach().exp().cpu() * similarity).softmax(dim=-1)
+        return self.embed_and_classify(waveforms, sample_rate=sample_rate)[1]
+
+    def embed_and_classify(self, waveforms: Tensor, *, sample_rate: int = SAMPLE_RATE) -> tuple[Tensor, Tensor]:
+        """As `LabCLAP.embed_and_classify`."""
+        audio = self.embed_audio(waveforms, sample_rate=sample_rate)
+        if self._label_embeddings is None:
+            self._label_embeddings = self.embed_text(self.captions)
+        similarity = audio @ self._label_embeddings.T
+        return audio, (self.model.logit_scale_a.detach().exp().cpu() * similarity).softmax(dim=-1)
+
+
+def weights_sha256(network: nn.Module) -> str:
+    """SHA-256 of a network's weights and buffers, with their names.
+
+    Args:
+        network: any.
+
+    Returns:
+        Hexadecimal digits, the same on every device.
+    """
+    digest = hashlib.sha256()
+    for name, values in sorted(network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(values.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def cut_windows(waveforms: Tensor, length: int, *, shortest: int) -> Tensor:
