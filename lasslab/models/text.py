@@ -196,6 +196,16 @@ class TextCache:
         """Name of the encoder."""
         return self.encoder.name
 
+    def export(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """What is remembered of these sentences: all tokens (sum of L, D), and how many each has (len(texts),)."""
+        rows = [self._rows[text].cpu() for text in texts]
+        return {"tokens": torch.cat(rows), "lengths": torch.tensor([len(row) for row in rows])}
+
+    def restore(self, texts: Sequence[str], tensors: dict[str, Tensor]) -> None:
+        """Remember sentences by what `export` gave of them."""
+        rows = tensors["tokens"].to(self.encoder.device).split(tensors["lengths"].tolist())
+        self._rows |= dict(zip(texts, rows, strict=True))
+
     def to(self, device: torch.device | str) -> "TextCache":
         """Move the encoder and what is remembered."""
         self.encoder.to(device)

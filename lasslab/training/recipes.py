@@ -11,6 +11,7 @@ from typing import Any
 from lasslab.training.autoencoding import VAE_PRESETS, VAERecipe, train_vae
 from lasslab.training.contrastive import CONTRASTIVE_PRESETS, ContrastiveRecipe, train_contrastive
 from lasslab.training.fit import FitResult
+from lasslab.training.generation import DIFFUSION_PRESETS, FLOW_PRESETS, GenerationRecipe, train_generation
 from lasslab.training.masking import MASKING_PRESETS, MaskingRecipe, train_masking
 
 #: objective -> preset -> recipe
@@ -18,6 +19,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "masking": MASKING_PRESETS,
     "clap": CONTRASTIVE_PRESETS,
     "vae": VAE_PRESETS,
+    "flow": FLOW_PRESETS,
+    "diffusion": DIFFUSION_PRESETS,
 }
 
 #: class of recipe -> what trains it
@@ -25,6 +28,7 @@ TRAINERS: dict[type, Callable[..., FitResult]] = {
     MaskingRecipe: train_masking,
     ContrastiveRecipe: train_contrastive,
     VAERecipe: train_vae,
+    GenerationRecipe: train_generation,
 }
 
 

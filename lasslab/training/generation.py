@@ -1,0 +1,348 @@
+"""Train what generates: the flow (FlowSep) and the diffusion (DiffusionSep), one network, two losses.
+
+Both see the same latents of the same mixtures, with the text dropped from a tenth of the examples, each on its own; the
+mixture is never dropped. Validation holds times and noise fixed, so that two checkpoints are compared on the same draws,
+and samples a few mixtures to the end.
+
+`lasslab train flow`, `lasslab train diffusion`. Notebooks 12 and 13.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import default_collate
+
+from lasslab.data.corpora import load_corpus
+from lasslab.data.mixtures import Augmentation, MixtureDataset
+from lasslab.diffusion import diffusion_loss
+from lasslab.diffusion import sample as sample_diffusion
+from lasslab.evaluation.provenance import device_name, git_commit
+from lasslab.flow import Condition, Field, flow_loss, guided, solve, time_grid
+from lasslab.models.checkpoints import find_checkpoint, load_weights
+from lasslab.models.text import TextCache, TextEmbedding, load_text_encoder
+from lasslab.models.vae import MelVAE, load_vae
+from lasslab.models.velocity import SIZES, VelocityNetwork
+from lasslab.signal.audio import SAMPLE_RATE
+from lasslab.training.fit import FitConfig, FitResult, fit
+from lasslab.training.latents import LatentMixtures, cached_text
+from lasslab.training.masking import training_clips
+from lasslab.training.runs import check_folder, write_recipe
+
+
+def sample_flow(field: Field, x: Tensor, n_steps: int) -> Tensor:
+    """Euler from noise to data in equal steps."""
+    return solve(field, x, time_grid(n_steps))
+
+
+#: what a network may be trained for: (its loss, what samples with it)
+PROCESSES: dict[str, tuple[Callable[..., Tensor], Callable[..., Tensor]]] = {
+    "flow": (flow_loss, sample_flow),
+    "diffusion": (diffusion_loss, sample_diffusion),
+}
+
+
+def condition_on(mixture: Tensor, text: TextEmbedding) -> tuple[Condition, Condition]:
+    """What the network is called with, and the same without words.
+
+    Args:
+        mixture: latents (B, Z, N', M').
+        text: token embeddings (B, L, D) and their mask.
+
+    Returns:
+        Condition and null condition. Without words there is one token, of zeros: no sentence has it.
+    """
+    condition = {"mixture": mixture, "tokens": text.tokens, "token_mask": text.mask}
+    first = torch.zeros_like(text.mask)
+    first[:, 0] = True
+    return condition, {"mixture": mixture, "tokens": torch.zeros_like(text.tokens), "token_mask": first}
+
+
+class Generation:
+    """Train a velocity network on latents, as a flow or as a diffusion.
+
+    Args:
+        text: frozen text encoder; every sentence is encoded once.
+        process: "flow" or "diffusion".
+        dropout: share of the examples that lose their words.
+        vae: decodes pictures; without it, latents are shown.
+        n_steps: steps of a validation sample.
+        n_sampled: examples of each validation batch that are sampled to the end; 0 leaves that out.
+    """
+
+    monitor = "fit"
+
+    def __init__(
+        self,
+        text: TextCache,
+        process: str = "flow",
+        *,
+        dropout: float = 0.1,
+        vae: MelVAE | None = None,
+        n_steps: int = 10,
+        n_sampled: int = 4,
+    ) -> None:
+        self.text, self.dropout, self.vae, self.n_steps, self.n_sampled = text, dropout, vae, n_steps, n_sampled
+        self.process_loss, self.sample = PROCESSES[process]
+
+    def conditions(self, batch: dict) -> tuple[Condition, Condition]:
+        """`condition_on` of a batch."""
+        return condition_on(batch["mixture"], self.text(batch["query"]).to(batch["mixture"].device))
+
+    def loss(self, network: nn.Module, batch: dict, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """The mean of the loss over the batch."""
+        condition, null = self.conditions(batch)
+        losses = self.process_loss(
+            network, batch["target"], condition, generator=generator, null=null, dropout=self.dropout
+        )
+        return losses.mean(), {}
+
+    def validate(self, network: nn.Module, batch: dict) -> dict[str, Tensor]:
+        """Per example: minus the loss over eight fixed times and noises, and minus the error of a sample's latent.
+
+        The second is the mean squared difference to the target's latent, whose variance is about 1: it counts what was
+        made up as an error, so it is no measure of quality, but it falls as the words and the mixture are understood.
+        """
+        condition, _ = self.conditions(batch)
+        generator = torch.Generator(batch["target"].device).manual_seed(0)
+        losses = [self.process_loss(network, batch["target"], condition, generator=generator) for _ in range(8)]
+        figures = {"fit": -torch.stack(losses).mean(0)}
+        if self.n_sampled:
+            made = self.sample_batch(network, {key: value[: self.n_sampled] for key, value in batch.items()})
+            figures["sampled"] = -(made - batch["target"][: self.n_sampled]).square().flatten(1).mean(1)
+        return figures
+
+    def sample_batch(self, network: nn.Module, batch: dict) -> Tensor:
+        """Latents (B, Z, N', M') made for a batch from a fixed noise, without guidance."""
+        condition, _ = self.conditions(batch)
+        generator = torch.Generator(batch["target"].device).manual_seed(0)
+        noise = torch.randn(batch["target"].shape, generator=generator, device=generator.device)
+        return self.sample(guided(network, condition, None, 1.0), noise, self.n_steps)
+
+    def picture(self, network: nn.Module, batch: dict) -> dict[str, Tensor]:
+        """Mixture, target and estimate of the first example as log-mels on one scale."""
+        batch = {key: value[:1] for key, value in batch.items()}
+        latents = {name: batch[name] for name in ("mixture", "target")} | {
+            "estimate": self.sample_batch(network, batch)
+        }
+        if self.vae is None:
+            pictures = {name: latent[0, 0].mT for name, latent in latents.items()}
+        else:
+            pictures = {name: self.vae.decode(latent)[0] for name, latent in latents.items()}
+        low, high = pictures["mixture"].min(), pictures["mixture"].max()
+        return {name: ((mel - low) / (high - low).clamp(min=1e-6)).clamp(0, 1) for name, mel in pictures.items()}
+
+
+@dataclass(frozen=True)
+class GenerationRecipe:
+    """A velocity network, the space and the sounds it sees, and how it is trained.
+
+    Args:
+        process: "flow" or "diffusion".
+        size: of the network, see `lasslab.models.velocity.SIZES`.
+        start_from: a checkpoint, by name or folder, to start the weights from; "" starts anew.
+        vae: the latent space, see `lasslab.models.vae.load_vae`.
+        text_encoder: see `lasslab.models.text.load_text_encoder`.
+        corpus: "synthesis", "esc50", or "synthesis+esc50".
+        folds: ESC-50 folds to train on.
+        validation_folds: ESC-50 folds to validate on; with synthesis alone, clips of another seed.
+        n_per_class: synthesised clips of each class.
+        synthesis_share: probability that a clip is a synthesised one, where both corpora are there.
+        n_mixtures: mixtures that are encoded, once, and seen again and again.
+        seconds: length of a mixture.
+        snr_low, snr_high: range of the SNR in dB, drawn uniformly.
+        absent, reword: shares of the items, see `lasslab.data.mixtures.MixtureDataset`.
+        text_dropout: share of the examples that lose their words, which guidance needs.
+        speed, filter_db, shift, reverse_polarity: see `lasslab.data.mixtures.Augmentation`.
+        n_validation: mixtures to validate on, at 0 dB.
+        n_steps … device: see `lasslab.training.fit.FitConfig`.
+    """
+
+    process: str = "flow"
+    size: str = "lab"
+    start_from: str = ""
+    vae: str = "mel-vae-lab"
+    text_encoder: str = "minilm"
+    corpus: str = "synthesis+esc50"
+    folds: tuple[int, ...] = (1, 2, 3)
+    validation_folds: tuple[int, ...] = (4,)
+    n_per_class: int = 40
+    synthesis_share: float = 0.35
+    n_mixtures: int = 16_384
+    seconds: float = 2.55  # 256 frames, 64 of the latent
+    snr_low: float = -15.0
+    snr_high: float = 15.0
+    absent: float = 0.05
+    reword: float = 0.3
+    text_dropout: float = 0.1
+    speed: float = 0.12
+    filter_db: float = 5.0
+    shift: bool = True
+    reverse_polarity: bool = False  # a log-mel has no polarity
+    n_validation: int = 64
+    n_steps: int = 6_000
+    batch_size: int = 16
+    accumulate: int = 1
+    learning_rate: float = 1e-3
+    min_learning_rate: float = 1e-6
+    warmup_steps: int = 200
+    weight_decay: float = 0.01
+    max_grad_norm: float = 1.0
+    ema_decay: float = 0.999
+    mixed_precision: str = "no"
+    n_workers: int = 0
+    log_every: int = 10
+    validate_every: int = 250
+    save_every: int = 250
+    picture_every: int = 500
+    seed: int = 0
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.process not in PROCESSES:
+            raise ValueError(f"process is one of {', '.join(PROCESSES)}, got {self.process!r}")
+        if self.size not in SIZES:
+            raise ValueError(f"size is one of {', '.join(SIZES)}, got {self.size!r}")
+        if self.n_mixtures < 1:
+            raise ValueError(f"n_mixtures must be at least 1, got {self.n_mixtures}")
+        self.fit_config()  # checks its own values
+
+    def fit_config(self) -> FitConfig:
+        """The part that `fit` reads."""
+        return FitConfig(**{field.name: getattr(self, field.name) for field in fields(FitConfig)})
+
+
+FLOW_PRESETS: dict[str, GenerationRecipe] = {
+    "quick": GenerationRecipe(
+        size="quick",
+        corpus="synthesis",
+        n_per_class=4,
+        n_mixtures=256,
+        n_steps=60,
+        batch_size=8,
+        warmup_steps=5,
+        ema_decay=0.9,
+        n_validation=8,
+        validate_every=30,
+        save_every=30,
+        picture_every=30,
+    ),
+    "lab": GenerationRecipe(),
+    # FlowSep: 10.24 s, FLAN-T5-large, AudioLDM's VAE, AdamW 5e-5, batch 8, 1 M steps
+    "full": GenerationRecipe(
+        size="full",
+        vae="cvssp/audioldm-s-full-v2",
+        text_encoder="google/flan-t5-large",
+        corpus="esc50",
+        n_mixtures=100_000,
+        seconds=10.23,
+        absent=0.0,
+        reword=0.0,
+        speed=0.0,
+        filter_db=0.0,
+        shift=False,
+        n_steps=1_000_000,
+        batch_size=8,
+        learning_rate=5e-5,
+        warmup_steps=0,
+        ema_decay=0.9999,
+        mixed_precision="bf16",
+        n_workers=4,
+        validate_every=5_000,
+        save_every=5_000,
+        picture_every=10_000,
+    ),
+}
+
+#: the same in everything but the process
+DIFFUSION_PRESETS = {name: replace(recipe, process="diffusion") for name, recipe in FLOW_PRESETS.items()}
+
+
+def train_generation(
+    recipe: GenerationRecipe, directory: str | Path, *, resume: bool = False, progress: bool = True
+) -> FitResult:
+    """Train a velocity network as a recipe says, into a folder that `load_separator` reads.
+
+    Args:
+        recipe: everything that decides the run.
+        directory: folder of the training.
+        resume: continue the training in the folder.
+        progress: show bars.
+
+    Returns:
+        What was reached.
+
+    Raises:
+        ValueError: when a corpus, an encoder, the VAE or a setting is not there; see `fit`.
+    """
+    check_folder(recipe, directory, resume=resume)
+    device = "cuda" if recipe.device == "auto" and torch.cuda.is_available() else "cpu"
+    encoder, vae = load_text_encoder(recipe.text_encoder, device=device), load_vae(recipe.vae, device=device)
+    config = replace(SIZES[recipe.size], text_dim=encoder.dim, latent_channels=vae.config.latent_channels)
+    torch.manual_seed(recipe.seed)  # the initial weights
+    network = VelocityNetwork(config)
+    if recipe.start_from and not resume:
+        load_weights(network, find_checkpoint(recipe.start_from))
+    dataset = LatentMixtures(training_mixtures(recipe), vae, progress=progress)
+    held_out = LatentMixtures(validation_mixtures(recipe), vae, progress=progress)
+    text = cached_text(encoder, {*dataset.queries, *held_out.queries})
+    items = [held_out[index] for index in range(len(held_out))]
+    validation = [default_collate(items[first : first + 16]) for first in range(0, len(items), 16)]
+    # Everything is there: from here on the folder may be written to.
+    write_recipe(recipe, directory)
+    return fit(
+        network,
+        Generation(text, recipe.process, dropout=recipe.text_dropout, vae=vae),
+        dataset,
+        directory=directory,
+        config=recipe.fit_config(),
+        validation=validation,
+        checkpoint_config={
+            "system": recipe.process,
+            "network": config.to_dict(),
+            "vae": recipe.vae,
+            "text_encoder": recipe.text_encoder,
+            "sample_rate": SAMPLE_RATE,
+            "window_seconds": recipe.seconds,
+            "recipe": asdict(recipe),
+            "provenance": {
+                "commit": git_commit(),
+                "torch": torch.__version__,
+                "device": device_name(None if recipe.device == "auto" else recipe.device),
+            },
+        },
+        resume=resume,
+        progress=progress,
+    )
+
+
+def training_mixtures(recipe: GenerationRecipe) -> MixtureDataset:
+    """The mixtures of the run, as waveforms."""
+    clips, weights = training_clips(recipe)
+    return MixtureDataset(
+        clips,
+        n=recipe.n_mixtures,
+        seconds=recipe.seconds,
+        snr_db=(recipe.snr_low, recipe.snr_high),
+        weights=weights,
+        augmentation=Augmentation(
+            speed=recipe.speed,
+            filter_db=recipe.filter_db,
+            shift=recipe.shift,
+            reverse_polarity=recipe.reverse_polarity,
+        ),
+        absent=recipe.absent,
+        reword=recipe.reword,
+        seed=recipe.seed,
+    )
+
+
+def validation_mixtures(recipe: GenerationRecipe) -> MixtureDataset:
+    """Mixtures at 0 dB of clips that training never hears."""
+    if "esc50" in recipe.corpus:
+        clips = load_corpus("esc50", folds=recipe.validation_folds)
+    else:
+        clips = load_corpus("synthesis", n_per_class=2, seed=recipe.seed + 1)
+    return MixtureDataset(clips, n=recipe.n_validation, seconds=recipe.seconds, snr_db=(0.0, 0.0), seed=recipe.seed + 1)

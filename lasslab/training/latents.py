@@ -1,0 +1,231 @@
+"""Latents on disk: mixtures and their targets, encoded once, for trainings that see them many times.
+
+A frozen VAE gives the same latent for the same spectrogram, so a flow and a diffusion on the same data, and every epoch
+of either, can share one encoding. A folder holds parts of 256 items:
+
+    <cache>/latents/<key>/about.json          what the key was made of
+                          part_00000.safetensors   mixture and target (256, Z, N', M'), float16
+                          part_00000.json          their queries and labels
+
+The key is a hash of everything that decides the numbers: the VAE's weights and configuration, every clip, every setting
+of the mixing. Whatever changes, another folder is used, and nothing stale is ever read. Parts are written whole or not at
+all, so an interrupted build goes on where it stopped, and several processes may build at once.
+
+Token embeddings are kept likewise, by the encoder and the sentences.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.utils.data import Dataset, default_collate
+
+from lasslab.data.mixtures import MixtureDataset, mix_batch
+from lasslab.models.checkpoints import checkpoint_root
+from lasslab.models.text import NoText, TextCache, TextEncoder
+from lasslab.models.vae import MelVAE
+from lasslab.signal.files import write_atomically, write_json
+from lasslab.signal.levels import level_gain
+from lasslab.signal.mel import log_mel_spectrogram
+
+PART = 256  # items in a file
+BATCH = 8  # items encoded at a time
+VERSION = 1  # of how latents are made here: change it and every key changes
+
+
+def cache_root() -> Path:
+    """Folder of what can be made again: `LASSLAB_CACHE` when it is set, else `cache` beside the checkpoints' folder."""
+    if named := os.environ.get("LASSLAB_CACHE"):
+        return Path(named).expanduser()
+    return checkpoint_root().parent / "cache"
+
+
+def fingerprint(network: nn.Module) -> str:
+    """SHA-256 of a network's weights and buffers, with their names and shapes."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def describe(dataset: MixtureDataset) -> dict[str, Any]:
+    """Everything that decides the items of a dataset, as plain values."""
+    clips = [
+        {name: str(value) if isinstance(value, Path) else value for name, value in asdict(clip).items()}
+        for clip in dataset.clips
+    ]
+    for clip in clips:  # where a corpus lies does not matter, the file's own name and size do
+        if clip["path"]:
+            path = Path(clip["path"])
+            clip["path"] = [path.name, path.stat().st_size]
+    return {
+        "clips": clips,
+        "probability": [float(p) for p in dataset._probability],
+        "target_probability": [float(p) for p in dataset._target_probability],
+        "n_samples": dataset.n_samples,
+        "snr_db": dataset.snr_db,
+        "augmentation": asdict(dataset.augmentation) if dataset.augmentation else None,
+        "third_source": dataset.third_source,
+        "absent": dataset.absent,
+        "reword": dataset.reword,
+        "seed": dataset.seed,
+    }
+
+
+def make_key(values: Any) -> str:
+    """A short hash of plain values."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:20]
+
+
+@torch.no_grad()
+def encode_mixtures(vae: MelVAE, mixture: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Scaled latents of mixtures and targets, both by the gain that brings the mixture to the systems' level.
+
+    Args:
+        vae: in evaluation mode.
+        mixture: (B, T).
+        target: (B, T); silence gives the latent of silent log-mels, log(1e-5), not of zeros.
+
+    Returns:
+        Latents (B, Z, N', M') of the mixtures and of the targets.
+    """
+    gain = level_gain(mixture)
+    log_mels = log_mel_spectrogram(torch.cat([mixture * gain, target * gain]), vae.mel)
+    latents = vae.encode(log_mels)
+    return latents[: len(mixture)], latents[len(mixture) :]
+
+
+class LatentMixtures(Dataset):
+    """A `MixtureDataset` as latents: `{"mixture": (Z, N', M'), "target": (Z, N', M'), "query": str, "label": str}`.
+
+    Args:
+        dataset: waveforms; item i of it is item i here.
+        vae: frozen, on the device where it shall encode.
+        root: folder of caches; `cache_root()` when left out.
+        progress: show a bar while encoding.
+
+    Raises:
+        ValueError: the folder cannot be written.
+    """
+
+    def __init__(
+        self, dataset: MixtureDataset, vae: MelVAE, *, root: str | Path | None = None, progress: bool = True
+    ) -> None:
+        about = {
+            "version": VERSION,
+            "vae": fingerprint(vae),
+            "vae_config": vae.config.to_dict(),
+            "data": describe(dataset),
+        }
+        self.n_items = len(dataset)
+        self.folder = Path(root or cache_root()) / "latents" / make_key(about)
+        self._build(dataset, vae, about, progress)
+        self.notes = [note for part in self._parts() for note in json.loads(part.with_suffix(".json").read_text())]
+        self._files: dict[int, Any] = {}
+
+    def __len__(self) -> int:
+        return self.n_items
+
+    def __getitem__(self, index: int) -> dict:
+        if not 0 <= index < self.n_items:
+            raise IndexError(index)
+        part, row = divmod(index, PART)
+        if part not in self._files:  # mapped into memory, not read
+            self._files[part] = safe_open(self._part(part), "pt")
+        latents = {name: self._files[part].get_slice(name)[row].float() for name in ("mixture", "target")}
+        return latents | self.notes[index]
+
+    def __getstate__(self) -> dict:
+        return self.__dict__ | {"_files": {}}  # an open file does not travel to a worker
+
+    @property
+    def queries(self) -> list[str]:
+        """The distinct sentences, sorted."""
+        return sorted({note["query"] for note in self.notes})
+
+    def _part(self, number: int) -> Path:
+        return self.folder / f"part_{number:05d}.safetensors"
+
+    def _parts(self) -> list[Path]:
+        return [self._part(number) for number in range(-(-self.n_items // PART))]
+
+    def _build(self, dataset: MixtureDataset, vae: MelVAE, about: dict, progress: bool) -> None:
+        from tqdm.auto import tqdm
+
+        ranges = {
+            number: range(number * PART, min((number + 1) * PART, self.n_items)) for number in range(len(self._parts()))
+        }
+        missing = [number for number, items in ranges.items() if not self._holds(number, len(items))]
+        if not missing:
+            return
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"{self.folder} cannot be written ({error}): set LASSLAB_CACHE to a folder") from error
+        write_json(self.folder / "about.json", about)
+        total = sum(len(ranges[number]) for number in missing)
+        with tqdm(total=total, desc="encoding mixtures", unit="item", disable=not progress) as bar:
+            for number in missing:
+                self._build_part(number, ranges[number], dataset, vae, bar)
+
+    def _holds(self, number: int, n: int) -> bool:
+        """Whether a part is there with at least n items: a longer run extends the last part of a shorter one."""
+        notes = self._part(number).with_suffix(".json")
+        return self._part(number).is_file() and notes.is_file() and len(json.loads(notes.read_text())) >= n
+
+    def _build_part(self, number: int, items: range, dataset: MixtureDataset, vae: MelVAE, bar: Any) -> None:
+        device = next(vae.parameters()).device
+        mixtures, targets, notes = [], [], []
+        for first in range(items.start, items.stop, BATCH):
+            drawn = [dataset[index] for index in range(first, min(first + BATCH, items.stop))]
+            notes += [{"query": item["query"], "label": item["label"]} for item in drawn]
+            batch = mix_batch({key: value.to(device) for key, value in _tensors(drawn).items()})
+            latents = encode_mixtures(vae, batch["mixture"], batch["target"])
+            for kept, latent in zip((mixtures, targets), latents, strict=True):
+                kept.append(latent.to("cpu", torch.float16))
+            bar.update(len(drawn))
+        tensors = {"mixture": torch.cat(mixtures).contiguous(), "target": torch.cat(targets).contiguous()}
+        path = self._part(number)
+        write_atomically(path, lambda temporary: save_file(tensors, temporary))
+        write_json(path.with_suffix(".json"), notes)  # last: a part is there when its notes are
+
+
+def _tensors(items: Sequence[dict]) -> dict[str, Tensor]:
+    return default_collate([{key: value for key, value in item.items() if isinstance(value, Tensor)} for item in items])
+
+
+def cached_text(
+    encoder: TextEncoder | NoText, sentences: Iterable[str], *, root: str | Path | None = None
+) -> TextCache:
+    """A `TextCache` that knows these sentences already, from the disk where they were encoded before.
+
+    Args:
+        encoder: frozen.
+        sentences: to be known.
+        root: folder of caches; `cache_root()` when left out.
+
+    Returns:
+        The cache; other sentences are encoded when they are met.
+    """
+    sentences = sorted(set(sentences))
+    cache = TextCache(encoder, max_sentences=max(20_000, 2 * len(sentences)))
+    weights = fingerprint(encoder.model) if isinstance(encoder, TextEncoder) else ""
+    key = make_key({"version": VERSION, "encoder": [encoder.name, encoder.dim, weights], "sentences": sentences})
+    path = Path(root or cache_root()) / "text" / f"{key}.safetensors"
+    if path.is_file():
+        cache.restore(sentences, load_file(path))
+        return cache
+    cache(sentences)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = cache.export(sentences)
+    write_atomically(path, lambda temporary: save_file(tensors, temporary))
+    return cache
