@@ -9,6 +9,9 @@ leaves in the directory:
     history.jsonl          a line per log step and per validation
     tensorboard/ pictures/ scalars, and mixture / target / prediction
 
+An objective may be adversarial: a second network, with its own optimiser, learns to tell real from made, and its
+judgement is part of the loss (`Adversary`).
+
 Item i of the data is a function of its number, so the position in the data is one integer. Files are written, then
 renamed. Ctrl-C and SIGTERM end the run after the step in progress, with everything saved.
 """
@@ -86,6 +89,40 @@ class FitConfig:
             raise ValueError(f"mixed_precision is 'no', 'bf16' or 'fp16', got {self.mixed_precision!r}")
         if self.device not in ("auto", "cpu"):
             raise ValueError(f"device is 'auto' or 'cpu', got {self.device!r}")
+
+
+@dataclass(frozen=True)
+class Adversary:
+    """A second network that learns to tell real from made, for objectives that are adversarial.
+
+    From step `start` on, `objective.loss` is given the network, frozen, as `adversary=`, and after the step of the
+    trained network `objective.adversary_loss(adversary)` is the loss that the adversary descends: of what the last
+    `loss` made, against what is real. It follows the learning rate of the run, scaled, with a warm-up of its own.
+
+    Args:
+        network: the adversary; changed in place.
+        start: steps before it takes part.
+        learning_rate: at the top of the cosine.
+        betas: of its AdamW; adversaries like a short memory.
+        max_grad_norm: its gradients are scaled down to this norm; 0 leaves them.
+    """
+
+    network: nn.Module
+    start: int = 0
+    learning_rate: float = 2e-4
+    betas: tuple[float, float] = (0.8, 0.99)
+    max_grad_norm: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.start < 0 or not self.learning_rate > 0:
+            raise ValueError(
+                f"an adversary starts at a step of 0 or more with a positive learning rate, got {self.start} and "
+                f"{self.learning_rate}"
+            )
+
+    def settings(self) -> dict:
+        """What a resumed run must have in common with its first part."""
+        return {"start": self.start, "learning_rate": self.learning_rate, "betas": list(self.betas)}
 
 
 @dataclass
@@ -171,6 +208,7 @@ def fit(
     config: FitConfig | None = None,
     validation: Sequence[dict] = (),
     checkpoint_config: dict | None = None,
+    adversary: Adversary | None = None,
     resume: bool = False,
     progress: bool = True,
 ) -> FitResult:
@@ -184,6 +222,7 @@ def fit(
         config: how to train.
         validation: batches that never change; the moving average is judged on them.
         checkpoint_config: written as `config.json` beside the weights, for the loader.
+        adversary: of an adversarial objective.
         resume: continue from the directory's `training_state.pt`, to the same numbers as an uninterrupted run.
         progress: show a bar.
 
@@ -192,12 +231,16 @@ def fit(
 
     Raises:
         ValueError: when there is nothing to resume, or it was trained with other settings, or the directory holds a run
-            already and `resume` is false.
+            already and `resume` is false; or for an adversary in fp16, whose loss scale two optimisers cannot share.
         FloatingPointError: when the loss is no longer finite; the last checkpoint is kept.
     """
     config = config or FitConfig()
+    if adversary and config.mixed_precision == "fp16":
+        raise ValueError("an adversary trains in 'bf16' or 'no', not in mixed_precision 'fp16'")
     accelerator = _accelerator(config)
     run = _Run(network, objective, config, Path(directory), checkpoint_config or {}, accelerator)
+    if adversary:
+        run.opponent = _Opponent(adversary, config, accelerator)
     if resume:
         run.restore()
     elif run.state_path.exists():
@@ -240,6 +283,61 @@ def _leave_signals_to_the_main_process(worker: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
+class _Opponent:
+    """The state of an adversary, and its step."""
+
+    def __init__(self, adversary: Adversary, config: FitConfig, accelerator) -> None:
+        self.adversary, self.accelerator = adversary, accelerator
+        network = adversary.network.to(accelerator.device, memory_format=torch.channels_last)
+        optimiser = torch.optim.AdamW(
+            network.parameters(), lr=adversary.learning_rate, betas=adversary.betas, weight_decay=config.weight_decay
+        )
+        self.network, self.optimiser = accelerator.prepare(network, optimiser)
+
+        def factor(step: int) -> float:  # counts the adversary's own steps
+            warm = min(1.0, (step + 1) / (config.warmup_steps + 1))
+            return warm * learning_rate_factor(max(adversary.start + step, config.warmup_steps), config)
+
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimiser.optimizer, factor)
+
+    @property
+    def judge(self) -> nn.Module:
+        """The network itself, without what wraps it for several processes."""
+        return self.accelerator.unwrap_model(self.network)
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[nn.Module]:
+        """The network as a part of another's loss: gradients pass through it and leave it alone."""
+        self.judge.requires_grad_(False)
+        try:
+            yield self.judge
+        finally:
+            self.judge.requires_grad_(True)
+
+    def learn(self, loss: Tensor) -> None:
+        """Descend its loss; a step once per accumulated batch."""
+        self.accelerator.backward(loss)
+        if self.accelerator.sync_gradients:
+            if self.adversary.max_grad_norm:
+                self.accelerator.clip_grad_norm_(self.network.parameters(), self.adversary.max_grad_norm)
+            self.optimiser.step()
+            self.schedule.step()
+            self.optimiser.zero_grad()
+
+    def state_dict(self) -> dict:
+        return {
+            "settings": self.adversary.settings(),
+            "network": self.judge.state_dict(),
+            "optimiser": self.optimiser.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        self.judge.load_state_dict(state["network"])
+        self.optimiser.optimizer.load_state_dict(state["optimiser"])
+        self.schedule.load_state_dict(state["schedule"])
+
+
 class _Run:
     """State of one training: what `training_state.pt` holds, and the steps that change it."""
 
@@ -257,6 +355,7 @@ class _Run:
             self.optimiser.optimizer, lambda step: learning_rate_factor(step, config)
         )
         self.generator = torch.Generator(accelerator.device)
+        self.opponent: _Opponent | None = None
 
     def seed_noise(self) -> None:
         """Noise is a function of (seed, step, process), as data is of its number: no state to save or to mix up."""
@@ -315,14 +414,11 @@ class _Run:
                     break
 
     def _forward_backward(self, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
-        with self.accelerator.accumulate(self.network):  # once per batch: entering it is what counts the batches
-            with self.accelerator.autocast():
-                loss, terms = self.objective.loss(self.network, batch, self.generator)
-            if not torch.isfinite(loss):
-                raise FloatingPointError(
-                    f"the loss is {loss.item()} at step {self.step + 1}: lower learning_rate (now "
-                    f"{self.config.learning_rate}); the last checkpoint in {self.directory} is untouched"
-                )
+        opponent = self.opponent if self.opponent and self.step >= self.opponent.adversary.start else None
+        # once per batch: entering it is what counts the batches
+        with self.accelerator.accumulate(self.network, *([opponent.network] if opponent else [])):
+            loss, terms = self._loss(batch, opponent)
+            self._check(loss)
             self.accelerator.backward(loss)
             if self.accelerator.sync_gradients:
                 if self.config.max_grad_norm:
@@ -332,7 +428,27 @@ class _Run:
                 self.optimiser.zero_grad()
                 if self.average:
                     self.average.update_parameters(self.accelerator.unwrap_model(self.network))
+            if opponent:
+                with self.accelerator.autocast():
+                    judgement = self.objective.adversary_loss(opponent.network)
+                self._check(judgement)
+                opponent.learn(judgement)
+                terms = terms | {"adversary": judgement.detach()}
         return loss.detach(), terms
+
+    def _loss(self, batch: dict, opponent: _Opponent | None) -> tuple[Tensor, dict[str, Tensor]]:
+        with self.accelerator.autocast():
+            if not opponent:
+                return self.objective.loss(self.network, batch, self.generator)
+            with opponent.frozen() as judge:
+                return self.objective.loss(self.network, batch, self.generator, adversary=judge)
+
+    def _check(self, loss: Tensor) -> None:
+        if not torch.isfinite(loss):
+            raise FloatingPointError(
+                f"the loss is {loss.item()} at step {self.step + 1}: lower learning_rate (now "
+                f"{self.config.learning_rate}); the last checkpoint in {self.directory} is untouched"
+            )
 
     def _any_process(self, flag: bool) -> bool:
         if self.accelerator.num_processes == 1:
@@ -403,6 +519,7 @@ class _Run:
             "optimiser": self.optimiser.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler else None,
+            "adversary": self.opponent.state_dict() if self.opponent else None,
             "random": torch.get_rng_state(),
             "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         }
@@ -443,8 +560,16 @@ class _Run:
         if changed:
             was = ", ".join(f"{name}={state['config'].get(name)!r}" for name in changed)
             raise ValueError(f"{self.directory} was trained with {was}: resume with the same settings")
+        ours, theirs = (
+            self.opponent.adversary.settings() if self.opponent else None,
+            (state.get("adversary") or {}).get("settings"),  # runs before there were adversaries have none
+        )
+        if ours != theirs:
+            raise ValueError(f"{self.directory} was trained with adversary={theirs}: resume with the same settings")
         try:
             self.accelerator.unwrap_model(self.network).load_state_dict(state["network"])
+            if self.opponent:
+                self.opponent.load_state_dict(state["adversary"])
             if self.average:
                 self.average.load_state_dict(state["average"])
             self.optimiser.optimizer.load_state_dict(state["optimiser"])

@@ -31,6 +31,18 @@ class Objective(Protocol):
         """Named pictures of the first example, (H, W) in [0, 1], low frequencies first."""
 
 
+class AdversarialObjective(Objective, Protocol):
+    """What `fit` asks of an objective with an adversary besides, see `lasslab.training.fit.Adversary`."""
+
+    def loss(
+        self, network: nn.Module, batch: dict, generator: torch.Generator, adversary: nn.Module | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss to descend, with the adversary's judgement in it where there is one yet."""
+
+    def adversary_loss(self, adversary: nn.Module) -> Tensor:
+        """The adversary's loss: what the last `loss` made, detached, against what is real."""
+
+
 @dataclass(frozen=True)
 class MaskingWeights:
     """Weights of the terms of the masking loss. The thesis uses the first two.

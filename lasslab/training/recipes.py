@@ -13,12 +13,14 @@ from lasslab.training.contrastive import CONTRASTIVE_PRESETS, ContrastiveRecipe,
 from lasslab.training.fit import FitResult
 from lasslab.training.generation import DIFFUSION_PRESETS, FLOW_PRESETS, GenerationRecipe, train_generation
 from lasslab.training.masking import MASKING_PRESETS, MaskingRecipe, train_masking
+from lasslab.training.vocoding import VOCODER_PRESETS, VocoderRecipe, train_vocoder
 
 #: objective -> preset -> recipe
 PRESETS: dict[str, dict[str, Any]] = {
     "masking": MASKING_PRESETS,
     "clap": CONTRASTIVE_PRESETS,
     "vae": VAE_PRESETS,
+    "vocoder": VOCODER_PRESETS,
     "flow": FLOW_PRESETS,
     "diffusion": DIFFUSION_PRESETS,
 }
@@ -28,6 +30,7 @@ TRAINERS: dict[type, Callable[..., FitResult]] = {
     MaskingRecipe: train_masking,
     ContrastiveRecipe: train_contrastive,
     VAERecipe: train_vae,
+    VocoderRecipe: train_vocoder,
     GenerationRecipe: train_generation,
 }
 
