@@ -286,22 +286,35 @@ def _build(config: VAEConfig, path: Path) -> MelVAE:
 
 
 def _load_audioldm(name: str) -> MelVAE:
-    """AudioLDM's VAE from the hub or from a folder, subfolder `vae`; safetensors only."""
+    """AudioLDM's VAE from the hub or from a folder, subfolder `vae`; safetensors only, and all of them."""
     from diffusers import AutoencoderKL
+    from diffusers.utils import logging
 
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.CRITICAL)  # what is wrong is said below, in one line
     try:
-        blocks = AutoencoderKL.from_pretrained(name, subfolder="vae", use_safetensors=True)
+        # what the file says: the class would fill in a scaling factor of its own
+        config = audioldm_config(AutoencoderKL.load_config(name, subfolder="vae"))
+        blocks, found = AutoencoderKL.from_pretrained(
+            name, subfolder="vae", use_safetensors=True, output_loading_info=True
+        )
+        if wrong := [key for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") for key in found[kind]]:
+            raise ValueError(f"weights such as {wrong[0]} are missing or belong to another network")
+        if broken := [key for key, tensor in blocks.state_dict().items() if not torch.isfinite(tensor).all()]:
+            raise ValueError(f"{broken[0]} holds NaN or infinite weights")
+        return MelVAE(config, blocks=blocks)
     except Exception as error:  # the hub raises a dozen kinds
-        reason = str(error).strip().partition("\n")[0]
+        reason = (str(error).strip() or type(error).__name__).partition("\n")[0]
         raise ValueError(f"the VAE of {name} cannot be loaded ({reason}): check the name and the network") from error
-    return MelVAE(audioldm_config(blocks.config), blocks=blocks)
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def audioldm_config(config: Mapping[str, Any]) -> VAEConfig:
     """Our configuration of an `AutoencoderKL` in AudioLDM's layout; its scaling factor is taken as it says.
 
     Args:
-        config: of the `AutoencoderKL`.
+        config: what the `config.json` of the `AutoencoderKL` says.
 
     Returns:
         The same as a `VAEConfig`, for 64 mel bands at 16 kHz.

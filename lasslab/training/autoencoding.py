@@ -19,7 +19,7 @@ from torch.utils.data import default_collate
 from lasslab.data.corpora import load_corpus
 from lasslab.data.mixtures import Augmentation, MixtureDataset, mix_batch
 from lasslab.evaluation.provenance import device_name, git_commit
-from lasslab.models.checkpoints import CONFIG_FILE, load_weights, read_config
+from lasslab.models.checkpoints import CONFIG_FILE, find_checkpoint, load_weights, read_config
 from lasslab.models.vae import SIZES, MelVAE, VAEConfig
 from lasslab.signal.audio import SAMPLE_RATE
 from lasslab.signal.files import write_json
@@ -200,7 +200,7 @@ def train_vae(recipe: VAERecipe, directory: str | Path, *, resume: bool = False,
     torch.manual_seed(recipe.seed)  # the initial weights
     network = MelVAE(config)
     if recipe.start_from and not resume:
-        load_weights(network, recipe.start_from)
+        load_weights(network, find_checkpoint(recipe.start_from))
     dataset, validation = training_sounds(recipe), validation_sounds(recipe)
     objective = Autoencoding(beta=recipe.beta, gain_db=recipe.gain_db, silence=recipe.silence)
     # Everything is there: from here on the folder may be written to.
