@@ -13,21 +13,50 @@ in one thing, `frame_levels`: the network hears each frame relative to its own l
 end as a gain. So a sound that is 60 dB fainter is the same task, and silence gives silence by construction.
 
 `load_vocoder` opens everything behind one call, `vocoder(log_mel (B, M, N)) -> waveform (B, N * hop)`: checkpoints of
-`lasslab train vocoder`, checkpoints in NVIDIA's layout, AudioLDM's HiFi-GAN and Griffin-Lim (`lasslab.models.vocoders`).
+`lasslab train vocoder`, checkpoints in NVIDIA's layout, AudioLDM's HiFi-GAN and Griffin-Lim
+(`lasslab.models.vocoders`). NVIDIA and FlowSep publish pickles, which are never opened by themselves: `convert_pickle`
+makes a folder of one.
 
 Reference: Lee et al., "BigVGAN: a universal neural vocoder with large-scale training", ICLR 2023. Notebook 10.
 """
 
 import math
+import os
+import pickle
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lasslab.models.bigvgan_published import published_fields, published_weights
+from lasslab.models.checkpoints import (
+    CONFIG_FILE,
+    build_config,
+    check_fields,
+    find_checkpoint,
+    load_weights,
+    read_config,
+    save_network,
+)
 from lasslab.models.snake import AntiAliased, SnakeBeta
+from lasslab.models.vocoders import (
+    HIFIGAN_TYPES,
+    HUB_SUBFOLDER,
+    GriffinLim,
+    Vocoder,
+    centred,
+    check_log_mel,
+    load_hifigan,
+    match_mel,
+)
 from lasslab.signal.mel import MelConfig
+
+DEFAULT_VOCODER = "bigvgan-lab"
+LEVEL_REACH = 39  # frames: how far a frame's level is compared with others' on either side
 
 
 @dataclass(frozen=True)
@@ -224,7 +253,9 @@ class BigVGAN(nn.Module):
         level = log_mel.logsumexp(dim=1, keepdim=True) - math.log(log_mel.shape[1])  # (B, 1, N), of the mean magnitude
         x = log_mel
         if self.config.frame_levels:
-            x = torch.cat([log_mel - level, level - level.amax(dim=-1, keepdim=True)], dim=1)
+            # against the loudest frame around, and not of the clip: a long clip can be vocoded in pieces
+            loudest = F.max_pool1d(level, 2 * LEVEL_REACH + 1, stride=1, padding=LEVEL_REACH)
+            x = torch.cat([log_mel - level, level - loudest], dim=1)
         x = x[:, :, None].contiguous(memory_format=torch.channels_last)  # (B, M, 1, N)
         x = convolve(self.conv_pre, x)
         n_blocks = len(self.config.block_kernels)
@@ -244,3 +275,148 @@ def at_samples(values: Tensor, hop_length: int) -> Tensor:
     following = torch.cat([values[:, 1:], values[:, -1:]], dim=1)
     share = torch.arange(hop_length, device=values.device, dtype=values.dtype) / hop_length
     return (values[..., None] + (following - values)[..., None] * share).flatten(1)
+
+
+class BigVGANVocoder:
+    """A trained generator behind a vocoder's call.
+
+    Args:
+        network: the generator.
+        name: how tables call it.
+        corrections: repetitions of `match_mel` on what it makes.
+    """
+
+    def __init__(self, network: BigVGAN, *, name: str, corrections: int = 0) -> None:
+        self.network, self.name, self.corrections = network.eval(), name, corrections
+        self.mel = network.config.mel()
+
+    @torch.no_grad()
+    def __call__(self, log_mel: Tensor) -> Tensor:
+        """(B, M, N) -> samples (B, N hop) in [-1, 1]."""
+        log_mel = check_log_mel(log_mel, self.mel).to(self.network.conv_pre.weight.device)
+        offset, hop_length = self.network.config.frame_offset, self.mel.hop_length
+        waveform = centred(self.network, log_mel, offset=offset, hop_length=hop_length)
+        return match_mel(waveform, log_mel, self.mel, n_iter=self.corrections).clamp(-1, 1)
+
+
+# config.json of a vocoder checkpoint: field -> default; "system" and "network" must be given
+VOCODER_FIELDS: dict[str, Any] = {
+    "system": "vocoder",
+    "architecture": "bigvgan",
+    "network": {},
+    "corrections": 0,
+    "recipe": {},
+    "provenance": {},
+}
+
+
+def load_vocoder(name: str | os.PathLike[str] = DEFAULT_VOCODER, *, device: torch.device | str = "cpu") -> Vocoder:
+    """Load a vocoder.
+
+    Args:
+        name: "griffin-lim"; a checkpoint under `checkpoint_root()`; a folder (of `lasslab train vocoder`, of
+            `convert_pickle`, in NVIDIA's layout with its `config.json` and `model.safetensors`, or of AudioLDM); or
+            the hub name of an AudioLDM, such as "cvssp/audioldm-s-full-v2".
+        device: where to put it; Griffin-Lim computes where its input is.
+
+    Returns:
+        The vocoder.
+
+    Raises:
+        ValueError: an unknown name, files that are missing, damaged or of another kind of model, or a hub that cannot
+            be reached.
+
+    Notebook: 10.
+    """
+    if str(name) == GriffinLim.name:
+        return GriffinLim()
+    try:
+        folder = find_checkpoint(name)
+    except ValueError as error:
+        if str(name).count("/") == 1 and not str(name).startswith((".", "/")) and not Path(name).exists():
+            return load_hifigan(str(name), device=device, local=False)
+        raise ValueError(f"{error}; or 'griffin-lim', or a hub name such as 'cvssp/audioldm-s-full-v2'") from error
+    if not (folder / CONFIG_FILE).is_file() and (folder / HUB_SUBFOLDER / CONFIG_FILE).is_file():
+        folder = folder / HUB_SUBFOLDER  # the folder of a whole AudioLDM
+    config = read_config(folder)
+    if config.get("model_type") in HIFIGAN_TYPES:
+        return load_hifigan(folder, device=device, local=True)
+    published = "upsample_kernel_sizes" in config
+    if published:
+        sizes, corrections = _published_config(config, folder / CONFIG_FILE), 0
+    else:
+        sizes, corrections = _lab_config(config, path=folder / CONFIG_FILE)
+    try:
+        network = BigVGAN(sizes)
+    except (RuntimeError, TypeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{folder / CONFIG_FILE}: no network has these sizes ({reason}): restore the file") from error
+    load_weights(network, folder, translate=published_weights if published else None)
+    return BigVGANVocoder(network.to(device), name=folder.resolve().name, corrections=corrections)
+
+
+def _published_config(config: Mapping[str, Any], path: Path) -> BigVGANConfig:
+    return build_config(BigVGANConfig, published_fields(config, path=path), path=path)
+
+
+def _lab_config(config: Mapping[str, Any], *, path: Path) -> tuple[BigVGANConfig, int]:
+    if config.get("system") != "vocoder":
+        kind = config.get("system", config.get("model_type"))
+        raise ValueError(f"{path}: it is of a {kind!r} model, expected 'vocoder': use {DEFAULT_VOCODER!r}, for example")
+    if "network" not in config:
+        raise ValueError(f"{path}: missing field network: copy the file from the checkpoint again")
+    check_fields(config, VOCODER_FIELDS, path=path)
+    config = VOCODER_FIELDS | config
+    if config["architecture"] != "bigvgan" or config["corrections"] < 0:
+        raise ValueError(
+            f"{path}: expected architecture 'bigvgan' and corrections of 0 or more, got {config['architecture']!r} and "
+            f"{config['corrections']}"
+        )
+    return build_config(BigVGANConfig, config["network"], path=path), config["corrections"]
+
+
+def convert_pickle(
+    source: str | os.PathLike[str], config: str | os.PathLike[str], destination: str | os.PathLike[str]
+) -> Path:
+    """Make a checkpoint folder of a published BigVGAN: NVIDIA's `bigvgan_generator.pt`, FlowSep's `g_01000000`.
+
+    The only place that opens a pickle, and only when asked to: by torch's reader of tensors, which runs no code
+    (`weights_only=True`).
+
+    Args:
+        source: the pickle, with the weights themselves or under "generator".
+        config: the `config.json` that was published with it.
+        destination: folder to write.
+
+    Returns:
+        The folder, for `load_vocoder`.
+
+    Raises:
+        ValueError: a file is missing or does not fit; nothing is written.
+    """
+    source, config = Path(source), Path(config)
+    for path in (source, config):
+        if not path.is_file():
+            raise ValueError(f"{path} is missing: give the published weights and their {CONFIG_FILE}")
+    if config.name != CONFIG_FILE:
+        raise ValueError(f"{config}: expected the file called {CONFIG_FILE} that was published with the weights")
+    try:
+        state = torch.load(source, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(f"{source} does not read as a file of tensors ({reason}): fetch it again") from error
+    state = state.get("generator", state) if isinstance(state, dict) else state
+    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(f"{source} holds no weights of a generator: give the file of the generator")
+    sizes = _published_config(read_config(config.parent), config)
+    network = BigVGAN(sizes)
+    try:
+        network.load_state_dict(published_weights(state), strict=True)
+    except (RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"{source} does not fit {config} ({reason[:300]}): give the two that belong together"
+        ) from error
+    made_from = {"converted_from": source.name}
+    about = {"system": "vocoder", "architecture": "bigvgan", "network": sizes.to_dict(), "provenance": made_from}
+    return save_network(destination, network, about)

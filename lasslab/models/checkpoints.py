@@ -7,7 +7,7 @@ Files are written beside their final name and then renamed: a reader never sees 
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -197,7 +197,12 @@ def build_config(cls: type[Config], fields: Mapping[str, Any], *, path: str | os
         raise ValueError(f"{path}: {cls.__name__} refuses its values: {error}") from error
 
 
-def load_weights(network: nn.Module, path: str | os.PathLike[str]) -> None:
+def load_weights(
+    network: nn.Module,
+    path: str | os.PathLike[str],
+    *,
+    translate: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]] | None = None,
+) -> None:
     """Load weights into a network, strictly: every tensor there, no other, each of the right shape.
 
     Half-precision weights are widened to the network's own type.
@@ -205,6 +210,8 @@ def load_weights(network: nn.Module, path: str | os.PathLike[str]) -> None:
     Args:
         network: changed in place, only after every check has passed.
         path: a `.safetensors` file, or the checkpoint folder that holds `model.safetensors`.
+        translate: brings the file's tensors into the network's layout, where they were published in another; raises
+            ValueError where it cannot.
 
     Raises:
         ValueError: the file is missing, is not safetensors (it is not opened by pickle), or does not fit.
@@ -212,6 +219,11 @@ def load_weights(network: nn.Module, path: str | os.PathLike[str]) -> None:
     path = Path(path)
     path = path / WEIGHTS_FILE if path.is_dir() else path
     tensors = _read_safetensors(path)
+    if translate:
+        try:
+            tensors = translate(tensors)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
     expected = network.state_dict()
     _check_fit(tensors, expected, path)
     if broken := _not_finite(tensors):

@@ -24,6 +24,8 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from lasslab.signal.spectral import stft
 
+Judgement = list[tuple[Tensor, list[Tensor]]]  # of each discriminator: scores, and the features of its layers
+
 SLOPE = 0.1  # of the leaky ReLUs
 
 
@@ -148,7 +150,7 @@ class Discriminators(nn.Module):
             ]
         )
 
-    def forward(self, waveform: Tensor) -> list[tuple[Tensor, list[Tensor]]]:
+    def forward(self, waveform: Tensor) -> Judgement:
         """(B, T) -> scores and features of each member."""
         return [member(waveform) for member in self.members]
 
@@ -161,12 +163,12 @@ def discriminator_loss(
     return sum((score - 1).square().mean() + fake.square().mean() for (score, _), (fake, _) in pairs)
 
 
-def adversarial_loss(generated: list[tuple[Tensor, list[Tensor]]]) -> Tensor:
+def adversarial_loss(generated: Judgement) -> Tensor:
     """Equation (2)."""
     return sum((score - 1).square().mean() for score, _ in generated)
 
 
-def feature_loss(*, real: list[tuple[Tensor, list[Tensor]]], generated: list[tuple[Tensor, list[Tensor]]]) -> Tensor:
+def feature_loss(*, real: Judgement, generated: Judgement) -> Tensor:
     """Equation (3); the features of the real waveforms are constants."""
     pairs = zip(real, generated, strict=True)
     return sum(

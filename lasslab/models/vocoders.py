@@ -1,20 +1,91 @@
-"""What every vocoder here shares: the call, the mel spectrogram it reads, and the last touch.
+"""What every vocoder here shares: the call, the mel spectrogram it reads, and the last touch. And two that are not
+trained here: Griffin-Lim, and AudioLDM's HiFi-GAN.
 
 A vocoder is an object with `.name` and `.mel` (a `MelConfig`), called `vocoder(log_mel (B, M, N)) -> (B, N * hop)`;
-sample n * hop is the centre of frame n, as in `lasslab.signal.mel`.
+sample n * hop is the centre of frame n, as in `lasslab.signal.mel`. Published vocoders were trained with their first
+frame centred on sample hop / 2: what comes out of them is shifted by half a hop here.
 
-`match_mel` is that last touch. A network's waveform has a mel spectrogram a little off the one it was given. Its STFT is
+`match_mel` is the last touch. A network's waveform has a mel spectrogram a little off the one it was given. Its STFT is
 multiplied by the ratio of the two, spread over the bins, and turned back into a waveform, a few times over: phases and
 what lies within a mel band stay the network's own, the level of every band and frame becomes the one asked for.
 
-Notebook 10.
+Reference: Kong, Kim and Bae, "HiFi-GAN: generative adversarial networks for efficient and high fidelity speech
+synthesis", NeurIPS 2020. Notebook 10.
 """
 
-import torch.nn.functional as F
-from torch import Tensor
+import math
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Protocol
 
-from lasslab.signal.mel import MelConfig, mask_to_bins, mel_filterbank
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lasslab.signal.audio import fit_length
+from lasslab.signal.mel import MelConfig, griffin_lim, mask_to_bins, mel_filterbank, mel_to_magnitude
 from lasslab.signal.spectral import istft, stft
+
+HUB_SUBFOLDER = "vocoder"  # where AudioLDM's repositories keep it
+HIFIGAN_TYPES = ("hifigan", "speecht5_hifigan")  # `model_type` of transformers' HiFi-GAN
+
+
+class Vocoder(Protocol):
+    """What makes waveforms of log-mel spectrograms.
+
+    Attributes:
+        name: how tables call it.
+        mel: what its spectrograms are made with.
+    """
+
+    name: str
+    mel: MelConfig
+
+    def __call__(self, log_mel: Tensor) -> Tensor:
+        """(B, M, N), natural logarithm of mel magnitudes -> samples (B, N hop) on the vocoder's device."""
+
+
+def check_same_mel(vae_mel: MelConfig, vocoder_mel: MelConfig) -> None:
+    """Refuse a VAE and a vocoder that mean different spectrograms.
+
+    Nothing else would notice: the shapes may well agree, and the sound is only wrong.
+
+    Args:
+        vae_mel: of what makes the spectrogram.
+        vocoder_mel: of what reads it.
+
+    Raises:
+        ValueError: names the fields that differ.
+    """
+    made, read = asdict(vae_mel), asdict(vocoder_mel)
+    if differ := [f"{name} {made[name]:g} against {read[name]:g}" for name in made if made[name] != read[name]]:
+        raise ValueError(
+            f"the VAE's mel spectrograms are not the vocoder's: {', '.join(differ)}; use a vocoder trained on the VAE's"
+        )
+
+
+def check_log_mel(log_mel: Tensor, mel: MelConfig) -> Tensor:
+    """A log-mel fit to be vocoded: float32, and nowhere below the floor.
+
+    Args:
+        log_mel: (B, M, N).
+        mel: what it was made with.
+
+    Returns:
+        The log-mel; what a network made fainter than the floor is on it.
+
+    Raises:
+        ValueError: another shape, values that are not finite, or mel magnitudes without their logarithm.
+    """
+    if log_mel.is_complex() or log_mel.dim() != 3 or log_mel.shape[1] != mel.n_mels or log_mel.shape[2] < 1:
+        raise ValueError(
+            f"a vocoder reads log-mels (B, {mel.n_mels}, N), got {log_mel.dtype} {tuple(log_mel.shape)}: "
+            "use log_mel_spectrogram with the vocoder's .mel"
+        )
+    if not bool(log_mel.isfinite().all()):
+        raise ValueError("the log-mel holds NaN or infinite values: no sound has such a spectrogram")
+    return log_mel.float().clamp_min(math.log(mel.floor))
 
 
 def match_mel(waveform: Tensor, log_mel: Tensor, config: MelConfig | None = None, *, n_iter: int = 1) -> Tensor:
@@ -62,3 +133,122 @@ def match_mel(waveform: Tensor, log_mel: Tensor, config: MelConfig | None = None
 def mel_distance(*, estimate: Tensor, target: Tensor) -> Tensor:
     """mean |log mel - log mel_hat| in nats of log-mels (B, M, N), one value per example (B,). 0.115 nats are 1 dB."""
     return (estimate - target).abs().mean(dim=(-2, -1))
+
+
+def centred(network: nn.Module, log_mel: Tensor, *, offset: int, hop_length: int) -> Tensor:
+    """The output of a network whose frame n is centred on sample n * hop + offset, moved to n * hop.
+
+    Args:
+        network: (B, M, N) -> (B, about N hop).
+        log_mel: (B, M, N); the last frame is repeated as often as the shift needs.
+        offset: 0 or more, samples.
+        hop_length: samples between frames.
+
+    Returns:
+        Samples (B, N hop).
+    """
+    extra = -(-offset // hop_length)
+    waveform = network(F.pad(log_mel, (0, extra), mode="replicate") if extra else log_mel)
+    return fit_length(waveform[..., offset:].float(), log_mel.shape[-1] * hop_length)
+
+
+class GriffinLim:
+    """Griffin-Lim behind a vocoder's call: nothing is learned, phases are searched for.
+
+    Args:
+        mel: what the spectrograms are made with; MelConfig() when left out.
+        n_iter: repetitions, see `lasslab.signal.mel.griffin_lim`.
+    """
+
+    name = "griffin-lim"
+
+    def __init__(self, mel: MelConfig | None = None, *, n_iter: int = 32) -> None:
+        self.mel, self.n_iter = mel or MelConfig(), n_iter
+
+    @torch.no_grad()
+    def __call__(self, log_mel: Tensor) -> Tensor:
+        """(B, M, N) -> (B, N hop); the same waveform at every call."""
+        log_mel = check_log_mel(log_mel, self.mel)
+        frames = F.pad(log_mel, (0, 1), mode="replicate").exp()  # Griffin-Lim wants a frame centred on the end
+        magnitude = mel_to_magnitude(frames, self.mel)
+        length = log_mel.shape[-1] * self.mel.hop_length
+        return griffin_lim(
+            magnitude, n_fft=self.mel.n_fft, hop_length=self.mel.hop_length, length=length, n_iter=self.n_iter
+        )
+
+
+class HiFiGAN:
+    """AudioLDM's HiFi-GAN through transformers.
+
+    Its files do not say how the spectrograms are made, beyond rate, hop and number of mels. AudioLDM's are those of
+    `MelConfig()`; for another model, pass `mel`.
+
+    Args:
+        model: a `SpeechT5HifiGan`.
+        name: how tables call it.
+        mel: what it was trained on; default n_fft 1024, 0 Hz to half the rate, floor 1e-5, natural logarithm.
+
+    Raises:
+        ValueError: it standardises its input, as speech models do whose spectrograms are of another kind, or `mel`
+            does not fit it.
+    """
+
+    def __init__(self, model: nn.Module, *, name: str, mel: MelConfig | None = None) -> None:
+        config = model.config
+        if config.normalize_before:
+            raise ValueError(
+                f"{name} standardises its input (normalize_before): its spectrograms are not natural logarithms of mel "
+                "magnitudes; use AudioLDM's vocoder"
+            )
+        rate, hop_length, n_mels = config.sampling_rate, math.prod(config.upsample_rates), config.model_in_dim
+        self.mel = mel or MelConfig(rate, 1024, hop_length, n_mels, 0.0, rate / 2)
+        if (self.mel.sample_rate, self.mel.hop_length, self.mel.n_mels) != (rate, hop_length, n_mels):
+            raise ValueError(
+                f"{name} reads {n_mels} mels at {rate} Hz every {hop_length} samples, mel= says {self.mel.n_mels}, "
+                f"{self.mel.sample_rate} and {self.mel.hop_length}: pass the MelConfig that it was trained with"
+            )
+        self.model, self.name = model.eval(), name
+
+    @torch.no_grad()
+    def __call__(self, log_mel: Tensor) -> Tensor:
+        """(B, M, N) -> (B, N hop)."""
+        log_mel = check_log_mel(log_mel, self.mel).to(self.model.device)
+        hop_length = self.mel.hop_length
+        return centred(lambda mel: self.model(mel.mT), log_mel, offset=hop_length // 2, hop_length=hop_length)
+
+
+def load_hifigan(source: str | os.PathLike[str], *, device: torch.device | str = "cpu", local: bool) -> HiFiGAN:
+    """Load AudioLDM's HiFi-GAN.
+
+    Args:
+        source: a folder, or a hub name such as "cvssp/audioldm-s-full-v2", whose subfolder "vocoder" is taken.
+        device: where to put it.
+        local: the source is a folder.
+
+    Returns:
+        The vocoder.
+
+    Raises:
+        ValueError: it cannot be reached, has no safetensors, or does not fit.
+    """
+    from safetensors import SafetensorError
+    from transformers import SpeechT5HifiGan
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    try:
+        model, loading = SpeechT5HifiGan.from_pretrained(
+            source,
+            subfolder="" if local else HUB_SUBFOLDER,
+            local_files_only=local,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+        if missing := sorted(loading["missing_keys"]):  # transformers would draw them at random and go on
+            raise ValueError(f"it lacks weights such as {missing[0]}")
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        remedy = "check the folder's files" if local else "check the name and the network, or use 'bigvgan-lab' offline"
+        raise ValueError(f"vocoder {str(source)!r} could not be loaded ({reason}): {remedy}") from error
+    name = Path(source).resolve().name if local else str(source)
+    return HiFiGAN(model.float().to(device), name=name)
