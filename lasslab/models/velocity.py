@@ -22,6 +22,9 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 
+from lasslab.flow import Condition
+from lasslab.models.text import TextEmbedding
+
 TIME_SCALE = 1000.0  # the time embedding's sines were chosen for step numbers 0 to 1000
 
 
@@ -53,6 +56,8 @@ class VelocityConfig:
         counts = (*self.channels, self.n_res_blocks, self.head_width, self.latent_channels, self.text_dim)
         if not self.channels or min(counts) < 1:
             raise ValueError(f"widths and counts must be positive, got {counts}")
+        if any(width % 8 for width in self.channels):
+            raise ValueError(f"channels must be multiples of 8, in which they are normalised, got {self.channels}")
         if len(self.attention) != len(self.channels):
             raise ValueError(f"attention is one yes or no for each level, got {len(self.attention)}")
         asking = [width for width, yes in zip(self.channels, (*self.attention[:-1], True), strict=True) if yes]
@@ -125,6 +130,22 @@ class VelocityNetwork(nn.Module):
         return self.blocks(
             x, t * TIME_SCALE, encoder_hidden_states=tokens, encoder_attention_mask=token_mask, return_dict=False
         )[0]
+
+
+def condition_on(mixture: Tensor, text: TextEmbedding) -> tuple[Condition, Condition]:
+    """What the network is called with, and the same without words.
+
+    Args:
+        mixture: latents (B, Z, N', M').
+        text: token embeddings (B, L, D) and their mask.
+
+    Returns:
+        Condition and null condition. Without words there is one token, of zeros: no sentence has it.
+    """
+    condition = {"mixture": mixture, "tokens": text.tokens, "token_mask": text.mask}
+    first = torch.zeros_like(text.mask)
+    first[:, 0] = True
+    return condition, {"mixture": mixture, "tokens": torch.zeros_like(text.tokens), "token_mask": first}
 
 
 class CrossAttentionMap:
