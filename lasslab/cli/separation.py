@@ -5,7 +5,17 @@ from typing import Annotated
 
 import typer
 
-from lasslab.cli.options import DEFAULT_SYSTEM, Device, Seed, System, check_output, is_terminal
+from lasslab.cli.options import (
+    DEFAULT_SYSTEM,
+    Device,
+    Guidance,
+    Seed,
+    Steps,
+    System,
+    check_output,
+    is_terminal,
+    with_sampling,
+)
 
 
 def separate(
@@ -13,6 +23,8 @@ def separate(
     query: Annotated[str, typer.Argument(help='What to keep, in words: "a dog barking".')],
     output: Annotated[Path, typer.Option("-o", "--output", help="Where to write; the suffix decides the format.")],
     system: System = DEFAULT_SYSTEM,
+    steps: Steps = None,
+    guidance: Guidance = None,
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
@@ -29,7 +41,7 @@ def separate(
     scan = scan_audio(audio)
     if scan.peak == 0:
         raise ValueError(f"{audio} is silent from start to end, there is nothing to separate: check the recording")
-    separator = load_separator(system, device=device)
+    separator = with_sampling(load_separator(system, device=device), steps, guidance)
     generator = torch.Generator().manual_seed(seed)
     written = separate_file(separator, audio, output, query, generator=generator, scan=scan, progress=is_terminal())
     level = f"{written.level_db:.1f} dB of the recording's level"

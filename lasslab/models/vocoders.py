@@ -167,14 +167,14 @@ class GriffinLim:
 
     @torch.no_grad()
     def __call__(self, log_mel: Tensor) -> Tensor:
-        """(B, M, N) -> (B, N hop); the same waveform at every call."""
+        """(B, M, N) -> (B, N hop); the same waveform at every call, and whatever else is in the batch."""
         log_mel = check_log_mel(log_mel, self.mel)
         frames = F.pad(log_mel, (0, 1), mode="replicate").exp()  # Griffin-Lim wants a frame centred on the end
         magnitude = mel_to_magnitude(frames, self.mel)
         length = log_mel.shape[-1] * self.mel.hop_length
-        return griffin_lim(
-            magnitude, n_fft=self.mel.n_fft, hop_length=self.mel.hop_length, length=length, n_iter=self.n_iter
-        )
+        sizes = {"n_fft": self.mel.n_fft, "hop_length": self.mel.hop_length, "length": length, "n_iter": self.n_iter}
+        # one by one: each starts from the same random phases
+        return torch.stack([griffin_lim(one, **sizes) for one in magnitude])
 
 
 class HiFiGAN:

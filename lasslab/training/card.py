@@ -10,30 +10,24 @@ those that it reached.
 """
 
 import argparse
-import json
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from lasslab.evaluation import tables
-from lasslab.models.checkpoints import blend_weights, find_checkpoint, load_weights, read_config, save_network
+from lasslab.models.checkpoints import blend_weights, load_weights, read_config, save_network
 from lasslab.models.mask_networks import MASK_NETWORKS
 from lasslab.signal.files import write_text
 from lasslab.systems.separation import load_separator
+from lasslab.training.card_parts import (
+    CARD_FILE,
+    data_section,
+    reached,
+    read_record,
+    started_from,
+    training_section,
+)
 from lasslab.training.masking import MASKING_PRESETS
-
-CARD_FILE = "README.md"
-
-#: what a network trained on a corpus owes to it
-CORPUS_NOTES = {
-    "synthesis": "Synthesised sound events (`lasslab.data.synthesis`), made by this project: no recording in them.",
-    "esc50": (
-        "ESC-50 (K. J. Piczak, ACM Multimedia 2015), of which training read the clips present under the data root."
-        " The ESC-10 subset is CC BY 3.0, the rest of the dataset CC BY-NC 3.0; the clips are by freesound.org"
-        " contributors."
-    ),
-}
 
 
 def publish(
@@ -63,7 +57,7 @@ def publish(
     """
     run, destination = Path(run), Path(destination)
     config = read_config(run / part)
-    config["provenance"] = config.get("provenance", {}) | _reached(_read_json(run / "run.json"), part)
+    config["provenance"] = config.get("provenance", {}) | reached(read_record(run / "run.json"), part)
     network = load_separator(run / part, device="cpu").network
     if start := config["recipe"].get("start_from"):
         config["started_from"] = started_from(start)
@@ -81,22 +75,6 @@ def publish(
         card = model_card(destination.name, config, report, wording, n_parameters=n_parameters)
         write_text(destination / CARD_FILE, card)
     return destination
-
-
-def started_from(name_or_dir: str) -> dict[str, Any]:
-    """Recipe and provenance of the checkpoint that a training started with, and of the one before it, if any."""
-    folder = find_checkpoint(name_or_dir)
-    config = read_config(folder)
-    if (folder.parent / "run.json").is_file():  # a part of a training folder
-        config["provenance"] = config.get("provenance", {}) | _reached(
-            _read_json(folder.parent / "run.json"), folder.name
-        )
-    return {key: config[key] for key in ("recipe", "provenance", "started_from") if key in config}
-
-
-def _reached(training: dict[str, Any], part: str) -> dict[str, Any]:
-    at = training["best_step"] if part == "best" else training["step"]
-    return {"at_step": at, "part": part, "minutes": round(training["seconds"] / 60)}
 
 
 def model_card(
@@ -120,15 +98,6 @@ def model_card(
         Markdown.
     """
     recipe, scored = config["recipe"], report["provenance"]
-    corpora = recipe["corpus"].split("+")
-    folds = ", ".join(map(str, recipe["folds"]))
-    held_out = ", ".join(map(str, recipe["validation_folds"]))
-    real = (
-        f"ESC-50 folds {folds} for training, fold {held_out} for validation and for choosing the best step: the folds"
-        " share no recording."
-        if "esc50" in corpora
-        else "Validated on synthesised clips of another seed."
-    )
     title = MASK_NETWORKS[config.get("architecture", "resunetpp")].title
     lines = [
         f"# {name}",
@@ -141,16 +110,10 @@ def model_card(
         f'estimate = load_separator("{name}")(mixture, "a dog barking", sample_rate=16_000)',
         "```",
         "",
-        "## Data and licences",
-        "",
-        *(f"- {CORPUS_NOTES[corpus]}" for corpus in corpora),
-        f"- {real}",
-        "- No recording is in the weights' folder. The weights are offered under the project's licence; where they were"
-        " trained on recordings, attribution is owed to the corpus.",
-        "",
+        *data_section(recipe),
         "## Training",
         "",
-        *_training(config),
+        *training_section(config, objective="masking", presets=MASKING_PRESETS),
         "",
         "Every setting is in `config.json`, under `recipe`"
         + (" (and of what it started from, under `started_from`)." if "started_from" in config else "."),
@@ -176,48 +139,6 @@ def model_card(
     return "\n".join(lines)
 
 
-def _training(config: dict[str, Any]) -> list[str]:
-    """The commands, one after the other, and what each training was."""
-    stages = []
-    stage: dict[str, Any] | None = config
-    while stage:
-        stages.insert(0, stage)
-        stage = stage.get("started_from")
-    commands, rows = [], ["| | commit | device | torch | seed | steps | time |", "|---|---|---|---|---:|---:|---:|"]
-    for number, stage in enumerate(stages, start=1):
-        recipe, made = stage["recipe"], stage.get("provenance", {})
-        before = stages[number - 2].get("provenance", {}).get("part", "best") if number > 1 else ""
-        start = f"runs/part_{number - 1}/{before}" if number > 1 else recipe.get("start_from", "")
-        commands.append(_command(recipe | {"start_from": start}, f"runs/part_{number}"))
-        at = f"{made['at_step']} of " if "at_step" in made else "at most "
-        steps = f"{at}{recipe['n_steps']}, {recipe['batch_size']} mixtures each"
-        cells = (made.get(key, "not recorded") for key in ("commit", "device", "torch"))
-        minutes = f"{made['minutes']} min" if "minutes" in made else "not recorded"
-        rows.append("| " + " | ".join([str(number), *cells, str(recipe["seed"]), steps, minutes]) + " |")
-    words = ["The weights are the moving average at the last number of steps."]
-    if share := config["provenance"].get("share") if "provenance" in config else None:
-        words = [
-            f"The weights are {share:g} times the moving average at the last number of steps plus {1 - share:g} times"
-            " the weights that the last training started from: it teaches silence for what is not there and costs some"
-            " separation, and a point between the two keeps most of both (Wortsman et al., CVPR 2022)."
-        ]
-    return ["```", *commands, "```", "", *rows, "", *words]
-
-
-def _command(recipe: dict[str, Any], folder: str) -> str:
-    """The shortest `lasslab train` that gives the recipe: from the preset that it differs least from."""
-    presets = {name: json.loads(json.dumps(asdict(preset))) for name, preset in MASKING_PRESETS.items()}
-    differences = {
-        name: [key for key, value in recipe.items() if preset.get(key) != value] for name, preset in presets.items()
-    }
-    name = min(differences, key=lambda preset: len(differences[preset]))
-    changed = []
-    for key in differences[name]:
-        value = recipe[key]
-        changed.append(f"--set {key}={','.join(map(str, value)) if isinstance(value, list) else value}")
-    return " ".join([f"lasslab train masking --preset {name}", *changed, "-o", folder])
-
-
 def _wording(report: dict[str, Any] | None) -> list[str]:
     if report is None:
         return []
@@ -231,15 +152,6 @@ def _wording(report: dict[str, Any] | None) -> list[str]:
     ]
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"{path} cannot be read ({type(error).__name__}): give the folder of a finished training"
-        ) from error
-
-
 def main(arguments: list[str] | None = None) -> int:
     """`python -m lasslab.training.card`."""
     parser = argparse.ArgumentParser(description="Ship a trained checkpoint with its model card.")
@@ -251,7 +163,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args(arguments)
     try:
-        report, wording = (None if path is None else _read_json(path) for path in (options.report, options.wording))
+        report, wording = (None if path is None else read_record(path) for path in (options.report, options.wording))
         settings = {"part": options.part, "share": options.share}
         publish(options.run, options.output, report=report, wording=wording, **settings)
     except ValueError as error:

@@ -1,8 +1,8 @@
 """Train what generates: the flow (FlowSep) and the diffusion (DiffusionSep), one network, two losses.
 
 Both see the same latents of the same mixtures, with the text dropped from a tenth of the examples, each on its own; the
-mixture is never dropped. Validation holds times and noise fixed, so that two checkpoints are compared on the same draws,
-and samples a few mixtures to the end.
+mixture is never dropped. Validation holds times and noise fixed, so that two checkpoints are compared on the same
+draws, and samples a few mixtures to the end.
 
 `lasslab train flow`, `lasslab train diffusion`. Notebooks 12 and 13.
 """
@@ -22,9 +22,9 @@ from lasslab.diffusion import sample as sample_diffusion
 from lasslab.evaluation.provenance import device_name, git_commit
 from lasslab.flow import Condition, Field, flow_loss, guided, solve, time_grid
 from lasslab.models.checkpoints import find_checkpoint, load_weights
-from lasslab.models.text import TextCache, TextEmbedding, load_text_encoder
+from lasslab.models.text import TextCache, load_text_encoder
 from lasslab.models.vae import MelVAE, load_vae
-from lasslab.models.velocity import SIZES, VelocityNetwork
+from lasslab.models.velocity import SIZES, VelocityNetwork, condition_on
 from lasslab.signal.audio import SAMPLE_RATE
 from lasslab.training.fit import FitConfig, FitResult, fit
 from lasslab.training.latents import LatentMixtures, cached_text
@@ -42,22 +42,6 @@ PROCESSES: dict[str, tuple[Callable[..., Tensor], Callable[..., Tensor]]] = {
     "flow": (flow_loss, sample_flow),
     "diffusion": (diffusion_loss, sample_diffusion),
 }
-
-
-def condition_on(mixture: Tensor, text: TextEmbedding) -> tuple[Condition, Condition]:
-    """What the network is called with, and the same without words.
-
-    Args:
-        mixture: latents (B, Z, N', M').
-        text: token embeddings (B, L, D) and their mask.
-
-    Returns:
-        Condition and null condition. Without words there is one token, of zeros: no sentence has it.
-    """
-    condition = {"mixture": mixture, "tokens": text.tokens, "token_mask": text.mask}
-    first = torch.zeros_like(text.mask)
-    first[:, 0] = True
-    return condition, {"mixture": mixture, "tokens": torch.zeros_like(text.tokens), "token_mask": first}
 
 
 class Generation:

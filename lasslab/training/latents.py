@@ -8,22 +8,23 @@ of either, can share one encoding. A folder holds parts of 256 items:
                           part_00000.json          their queries and labels
 
 The key is a hash of everything that decides the numbers: the VAE's weights and configuration, every clip, every setting
-of the mixing. Whatever changes, another folder is used, and nothing stale is ever read. Parts are written whole or not at
-all, so an interrupted build goes on where it stopped, and several processes may build at once.
+of the mixing. Whatever changes, another folder is used, and nothing stale is ever read. Parts are written whole or not
+at all, so an interrupted build goes on where it stopped, and several processes may build at once.
 
 Token embeddings are kept likewise, by the encoder and the sentences.
 """
 
+import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import Dataset, default_collate
@@ -63,22 +64,30 @@ def describe(dataset: MixtureDataset) -> dict[str, Any]:
         {name: str(value) if isinstance(value, Path) else value for name, value in asdict(clip).items()}
         for clip in dataset.clips
     ]
-    for clip in clips:  # where a corpus lies does not matter, the file's own name and size do
+    for clip in clips:  # where a recording lies and what its file is called do not matter, what is in it does
         if clip["path"]:
-            path = Path(clip["path"])
-            clip["path"] = [path.name, path.stat().st_size]
+            clip["path"] = _content(Path(clip["path"]))
     return {
         "clips": clips,
         "probability": [float(p) for p in dataset._probability],
         "target_probability": [float(p) for p in dataset._target_probability],
         "n_samples": dataset.n_samples,
         "snr_db": dataset.snr_db,
+        "max_similarity": dataset.max_similarity,
         "augmentation": asdict(dataset.augmentation) if dataset.augmentation else None,
         "third_source": dataset.third_source,
         "absent": dataset.absent,
         "reword": dataset.reword,
         "seed": dataset.seed,
     }
+
+
+def _content(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror}): restore the recording") from error
 
 
 def make_key(values: Any) -> str:
@@ -114,7 +123,7 @@ class LatentMixtures(Dataset):
         progress: show a bar while encoding.
 
     Raises:
-        ValueError: the folder cannot be written.
+        ValueError: the folder cannot be written, or a file in it is damaged. One line with the file and the remedy.
     """
 
     def __init__(
@@ -129,7 +138,8 @@ class LatentMixtures(Dataset):
         self.n_items = len(dataset)
         self.folder = Path(root or cache_root()) / "latents" / make_key(about)
         self._build(dataset, vae, about, progress)
-        self.notes = [note for part in self._parts() for note in json.loads(part.with_suffix(".json").read_text())]
+        # of a longer run's last part, the first
+        self.notes = [note for number in range(self._n_parts) for note in self._notes(number)][: self.n_items]
         self._files: dict[int, Any] = {}
 
     def __len__(self) -> int:
@@ -139,8 +149,8 @@ class LatentMixtures(Dataset):
         if not 0 <= index < self.n_items:
             raise IndexError(index)
         part, row = divmod(index, PART)
-        if part not in self._files:  # mapped into memory, not read
-            self._files[part] = safe_open(self._part(part), "pt")
+        if part not in self._files:
+            self._files[part] = _open(self._part(part))
         latents = {name: self._files[part].get_slice(name)[row].float() for name in ("mixture", "target")}
         return latents | self.notes[index]
 
@@ -155,32 +165,42 @@ class LatentMixtures(Dataset):
     def _part(self, number: int) -> Path:
         return self.folder / f"part_{number:05d}.safetensors"
 
-    def _parts(self) -> list[Path]:
-        return [self._part(number) for number in range(-(-self.n_items // PART))]
+    def _notes(self, number: int) -> list[dict]:
+        path = self._part(number).with_suffix(".json")
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise _damaged(path, error) from error
+
+    @property
+    def _n_parts(self) -> int:
+        return -(-self.n_items // PART)
 
     def _build(self, dataset: MixtureDataset, vae: MelVAE, about: dict, progress: bool) -> None:
         from tqdm.auto import tqdm
 
         ranges = {
-            number: range(number * PART, min((number + 1) * PART, self.n_items)) for number in range(len(self._parts()))
+            number: range(number * PART, min((number + 1) * PART, self.n_items)) for number in range(self._n_parts)
         }
         missing = [number for number, items in ranges.items() if not self._holds(number, len(items))]
         if not missing:
             return
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ValueError(f"{self.folder} cannot be written ({error}): set LASSLAB_CACHE to a folder") from error
-        write_json(self.folder / "about.json", about)
         total = sum(len(ranges[number]) for number in missing)
-        with tqdm(total=total, desc="encoding mixtures", unit="item", disable=not progress) as bar:
+        with (
+            _writing(self.folder),
+            tqdm(total=total, desc="encoding mixtures", unit="item", disable=not progress) as bar,
+        ):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_json(self.folder / "about.json", about)
             for number in missing:
                 self._build_part(number, ranges[number], dataset, vae, bar)
 
     def _holds(self, number: int, n: int) -> bool:
         """Whether a part is there with at least n items: a longer run extends the last part of a shorter one."""
-        notes = self._part(number).with_suffix(".json")
-        return self._part(number).is_file() and notes.is_file() and len(json.loads(notes.read_text())) >= n
+        part = self._part(number)
+        if not (part.is_file() and part.with_suffix(".json").is_file()):
+            return False
+        return min(len(self._notes(number)), _open(part).get_slice("mixture").get_shape()[0]) >= n
 
     def _build_part(self, number: int, items: range, dataset: MixtureDataset, vae: MelVAE, bar: Any) -> None:
         device = next(vae.parameters()).device
@@ -199,6 +219,30 @@ class LatentMixtures(Dataset):
         write_json(path.with_suffix(".json"), notes)  # last: a part is there when its notes are
 
 
+def _open(path: Path) -> Any:
+    """A safetensors file, mapped into memory and not read."""
+    try:
+        return safe_open(path, "pt")
+    except (SafetensorError, OSError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> ValueError:
+    reason = str(error).partition("\n")[0]
+    return ValueError(f"{path} is damaged ({reason}): delete it, what it held is made again")
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Say in one line that a folder cannot be written; what is there already stays, and is not made again."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise ValueError(
+            f"{folder} cannot be written ({error}): make room, or set LASSLAB_CACHE to another folder"
+        ) from error
+
+
 def _tensors(items: Sequence[dict]) -> dict[str, Tensor]:
     return default_collate([{key: value for key, value in item.items() if isinstance(value, Tensor)} for item in items])
 
@@ -215,6 +259,9 @@ def cached_text(
 
     Returns:
         The cache; other sentences are encoded when they are met.
+
+    Raises:
+        ValueError: the folder cannot be written, or the file in it is damaged.
     """
     sentences = sorted(set(sentences))
     cache = TextCache(encoder, max_sentences=max(20_000, 2 * len(sentences)))
@@ -222,10 +269,14 @@ def cached_text(
     key = make_key({"version": VERSION, "encoder": [encoder.name, encoder.dim, weights], "sentences": sentences})
     path = Path(root or cache_root()) / "text" / f"{key}.safetensors"
     if path.is_file():
-        cache.restore(sentences, load_file(path))
+        try:
+            cache.restore(sentences, load_file(path))
+        except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
+            raise _damaged(path, error) from error
         return cache
     cache(sentences)
-    path.parent.mkdir(parents=True, exist_ok=True)
     tensors = cache.export(sentences)
-    write_atomically(path, lambda temporary: save_file(tensors, temporary))
+    with _writing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, lambda temporary: save_file(tensors, temporary))
     return cache

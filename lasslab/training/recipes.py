@@ -40,6 +40,22 @@ def recipe_class(objective: str) -> type:
     return type(next(iter(PRESETS[objective].values())))
 
 
+def check_objective(recipe: Any, objective: str, directory: str | Path) -> None:
+    """Refuse a recipe of another objective with the same settings: a flow is not a diffusion.
+
+    Args:
+        recipe: of the training about to start, or to go on.
+        objective: what was asked for, a key of `PRESETS`.
+        directory: its folder, for the message.
+
+    Raises:
+        ValueError: names the objective that the recipe is of.
+    """
+    process = getattr(recipe, "process", objective)
+    if process != objective:
+        raise ValueError(f"{directory}: process is {process!r}, which is not {objective}: run lasslab train {process}")
+
+
 def train_recipe(recipe: Any, directory: str | Path, *, resume: bool = False, progress: bool = True) -> FitResult:
     """Train what the recipe is for.
 

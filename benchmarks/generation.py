@@ -1,0 +1,194 @@
+"""Sampling of FlowSep's kind: what a clip costs, where the time goes, and the obvious way beside it.
+
+    lasslab bench generation                         the shipped flowsep-lab: a 5 s clip, 10 guided steps
+    lasslab bench generation --steps 1 5 10 50       a table over steps
+    lasslab bench generation --size full --device cuda --seconds 10.24 --precision bf16 --batch-sizes 1 4 16
+                                                     FlowSep's size with weights of no meaning: speed does not need them
+
+The obvious way, in the same run: each branch of the guidance in a call of its own, and the text encoded at every step.
+"""
+
+import argparse
+import contextlib
+import time
+from collections.abc import Sequence
+
+import torch
+from measure import machine, markdown_table, measure, peak_memory
+
+from lasslab.flow import solve, time_grid
+from lasslab.models.bigvgan import SIZES as VOCODER_SIZES
+from lasslab.models.bigvgan import BigVGAN
+from lasslab.models.text import TextCache, load_text_encoder
+from lasslab.models.vae import SIZES as VAE_SIZES
+from lasslab.models.vae import MelVAE
+from lasslab.models.velocity import SIZES, VelocityNetwork, condition_on
+from lasslab.signal.audio import SAMPLE_RATE
+from lasslab.systems.separation import FlowSeparator, load_separator
+
+PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+QUERY = "a dog barking"
+
+
+class Clock(torch.nn.Module):
+    """A network that counts the seconds spent in it."""
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        self.network, self.config, self.seconds, self.calls = network, network.config, 0.0, 0
+
+    def forward(self, *args: object, **arguments: object) -> torch.Tensor:
+        """The network's answer."""
+        synchronise()
+        started = time.perf_counter()
+        answer = self.network(*args, **arguments)
+        synchronise()
+        self.seconds += time.perf_counter() - started
+        self.calls += 1
+        return answer
+
+
+def synchronise() -> None:
+    """Wait for the device: it computes while Python goes on."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def untrained(size: str, device: str) -> FlowSeparator:
+    """A system of a given size with random weights."""
+    torch.manual_seed(0)
+    text = load_text_encoder("minilm", device=device)
+    with torch.device(device):
+        network = VelocityNetwork(SIZES[size])
+        vae = MelVAE(VAE_SIZES[size])
+        vocoder = BigVGAN(VOCODER_SIZES[size])
+    vae.to(memory_format=torch.channels_last)
+    encoder = TextCache(text)
+    if text.dim != network.config.text_dim:  # tokens of the width that FLAN-T5-large has
+        encoder = Widened(text, network.config.text_dim)
+    return FlowSeparator(network.eval(), vae.eval(), vocoder.eval(), encoder, window_seconds=10.24, name=size)
+
+
+class Widened(TextCache):
+    """Token embeddings repeated to another width: what a bigger encoder would give, in shape."""
+
+    def __init__(self, encoder: object, dim: int) -> None:
+        super().__init__(encoder)
+        self.width = dim
+
+    @property
+    def dim(self) -> int:
+        """Width D of one token embedding."""
+        return self.width
+
+    def __call__(self, texts: Sequence[str]) -> object:
+        """As `TextCache.__call__`."""
+        found = super().__call__(texts)
+        times = -(-self.width // found.tokens.shape[-1])
+        return found._replace(tokens=found.tokens.repeat(1, 1, times)[..., : self.width])
+
+
+def naive(system: FlowSeparator, mixtures: torch.Tensor, n_steps: int, scale: float) -> torch.Tensor:
+    """The obvious loop: the text encoded at every step, the two branches of the guidance in two calls."""
+    latents, gain = system.codec.encode(mixtures[:, None])
+    mixture = latents[:, 0]
+
+    def field(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        text = system.text_encoder.encoder([QUERY] * len(x)).to(x.device)
+        if text.tokens.shape[-1] != system.network.config.text_dim:
+            text = system.text_encoder([QUERY] * len(x)).to(x.device)
+        condition, null = condition_on(mixture, text)
+        with_words = system.network(x, t.expand(len(x)), **condition)
+        without = system.network(x, t.expand(len(x)), **null)
+        return without + scale * (with_words - without)
+
+    made = solve(field, torch.randn_like(mixture), time_grid(n_steps))
+    return system.codec.decode(made[:, None], gain, n_samples=mixtures.shape[-1])
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--system", default="flowsep-lab")
+    parser.add_argument("--size", choices=sorted(SIZES), help="random weights of this size instead of --system")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32")
+    parser.add_argument("--compile", action="store_true", help="torch.compile the network, VAE and vocoder")
+    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--steps", type=int, nargs="+", default=[10])
+    parser.add_argument("--guidance", type=float, default=2.0)
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1])
+    parser.add_argument("--runs", type=int, default=5)
+    options = parser.parse_args(arguments)
+    if options.size:
+        system = untrained(options.size, options.device)
+    else:
+        system = load_separator(options.system, device=options.device)
+    if options.compile:
+        system.network.forward = torch.compile(system.network.forward)
+    clock = Clock(system.network)
+    system.network, network = clock, system.network
+    precision = PRECISIONS[options.precision]
+    lowered = (
+        contextlib.nullcontext()
+        if precision == torch.float32
+        else torch.autocast(torch.device(options.device).type, precision)
+    )
+    rows = []
+    for batch in options.batch_sizes:
+        for n_steps in options.steps:
+            generator = torch.Generator().manual_seed(0)
+            mixtures = 0.1 * torch.randn(batch, round(options.seconds * SAMPLE_RATE), generator=generator)
+            settings = {"n_steps": n_steps, "guidance_scale": options.guidance}
+            queries = [QUERY] * batch
+            mixtures = mixtures.to(options.device)
+
+            def ours(mixtures=mixtures, queries=queries, settings=settings) -> None:
+                system.separate_batch(mixtures, queries, **settings)
+                synchronise()
+
+            def obvious(mixtures=mixtures, n_steps=n_steps) -> None:
+                naive(system, mixtures, n_steps, options.guidance)
+                synchronise()
+
+            def codec(mixtures=mixtures) -> None:
+                latents, gain = system.codec.encode(mixtures[:, None])
+                system.codec.decode(latents, gain, n_samples=mixtures.shape[-1])
+                synchronise()
+
+            with torch.inference_mode(), lowered:
+                total = measure(ours, n_runs=options.runs).wall
+                clock.seconds, clock.calls = 0.0, 0
+                started = time.perf_counter()
+                ours()
+                whole = time.perf_counter() - started
+                inside, calls = clock.seconds, clock.calls
+                ends = measure(codec, n_runs=options.runs).wall
+                system.network = network
+                plain = measure(obvious, n_runs=max(1, options.runs // 2)).wall
+                system.network = clock
+            loop = whole - ends  # sampling alone: text, noise, guidance, steps
+            rows.append(
+                [
+                    batch,
+                    n_steps,
+                    f"{total:.3f}",
+                    f"{inside / calls:.4f}",
+                    f"{ends:.3f}",
+                    f"{100 * max(loop - inside, 0) / loop:.1f}",
+                    f"{total / batch:.3f}",
+                    f"{plain / total:.2f}",
+                ]
+            )
+    print(f"{system.name}, {options.seconds:g} s clips, guidance {options.guidance:g}, {options.precision}")
+    print(machine(options.device))
+    header = ["batch", "steps", "s", "s a call", "s VAE + vocoder", "% outside calls", "s a clip", "obvious way takes"]
+    print(markdown_table(header, rows))
+    if torch.cuda.is_available() and options.device != "cpu":
+        print(f"peak memory {torch.cuda.max_memory_allocated() / 2**30:.2f} GiB on the device")
+    else:
+        print(f"peak memory {peak_memory() / 2**30:.2f} GiB")
+
+
+if __name__ == "__main__":
+    main()

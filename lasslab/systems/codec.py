@@ -1,0 +1,153 @@
+"""Waveforms to latents and back, at one level inside: what separation and editing by generation share.
+
+    waveform at one level -> log-mel -> VAE -> latent        latent -> VAE -> log-mel -> vocoder -> waveform
+
+Long recordings go through VAE and vocoder piece by piece, in memory that does not grow with the length.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lasslab.models.vae import REDUCTION, MelVAE
+from lasslab.models.vocoders import check_same_mel
+from lasslab.signal.audio import SAMPLE_RATE, fit_length
+from lasslab.signal.levels import level_gain
+from lasslab.signal.mel import log_mel_spectrogram
+from lasslab.systems.request import at_model_rate, check_request, check_samples
+from lasslab.systems.windows import in_pieces
+
+PIECE_SECONDS = 20.0  # of VAE and vocoder, in recordings of more than twice that
+CONTEXT_SECONDS = 0.64  # heard and thrown away on either side of a piece
+
+
+class LatentCodec:
+    """A VAE and a vocoder that belong together.
+
+    Args:
+        vae: log-mels to latents and back.
+        vocoder: log-mel (B, M, N) -> waveform (B, N hop), with `.mel`.
+
+    Raises:
+        ValueError: the two read different mels.
+    """
+
+    def __init__(self, vae: MelVAE, vocoder: Any) -> None:
+        check_same_mel(vae.mel, vocoder.mel)
+        self.vae, self.vocoder = vae.eval(), vocoder
+
+    @property
+    def n_fft(self) -> int:
+        """Frame length, samples at 16 kHz: no recording is shorter."""
+        return self.vae.mel.n_fft
+
+    def points(self, seconds: float) -> int:
+        """Points in time of the latent in so many seconds, rounded up."""
+        return math.ceil(round(seconds * SAMPLE_RATE / self.vae.mel.hop_length) / REDUCTION)
+
+    def encode(self, waveforms: Tensor) -> tuple[Tensor, Tensor]:
+        """Latents at the systems' level.
+
+        Args:
+            waveforms: (B, C, T) at 16 kHz.
+
+        Returns:
+            Latents (B, C, Z, N', M'), and the gain (B, 1, 1) that was applied to all channels; 0 for silence.
+        """
+        gain = level_gain(waveforms.flatten(1))[..., None]
+        log_mel = log_mel_spectrogram((waveforms * gain).flatten(0, 1), self.vae.mel)
+        log_mel = F.pad(log_mel, (0, -log_mel.shape[-1] % REDUCTION), value=self.vae.silence)
+        size, context = (REDUCTION * self.points(seconds) for seconds in (PIECE_SECONDS, CONTEXT_SECONDS))
+        latents = in_pieces(
+            lambda piece: self.vae.encode(piece).mT, log_mel, size=size, context=context, factor=1 / REDUCTION
+        )
+        return latents.mT.unflatten(0, waveforms.shape[:2]), gain
+
+    def decode(self, latents: Tensor, gain: Tensor, *, n_samples: int) -> Tensor:
+        """Waveforms of latents, at the level they had.
+
+        Args:
+            latents: (B, C, Z, N', M').
+            gain: (B, 1, 1), what `encode` applied; where it is 0, silence comes back.
+            n_samples: T.
+
+        Returns:
+            Waveforms (B, C, T) at 16 kHz.
+        """
+        size, context = (self.points(seconds) for seconds in (PIECE_SECONDS, CONTEXT_SECONDS))
+        waveforms = in_pieces(
+            lambda piece: self.vocoder(self.vae.decode(piece.mT)),
+            latents.flatten(0, 1).mT,  # time last
+            size=size,
+            context=context,
+            factor=REDUCTION * self.vae.mel.hop_length,
+        )
+        waveforms = fit_length(waveforms, n_samples).unflatten(0, latents.shape[:2])
+        return torch.where(gain > 0, waveforms / gain.clamp(min=1e-12), torch.zeros_like(waveforms))
+
+
+@dataclass(frozen=True)
+class RoundTrip:
+    """The target through VAE and vocoder and nothing else: the ceiling of every system that generates latents.
+
+    Args:
+        codec: VAE and vocoder.
+        device: where they are.
+    """
+
+    codec: LatentCodec
+    device: torch.device = torch.device("cpu")
+    name: str = field(default="round-trip", init=False)
+
+    def __call__(
+        self,
+        waveform: Tensor,
+        query: str,
+        *,
+        target: Tensor | None = None,
+        sample_rate: int = SAMPLE_RATE,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """The target as the codec gives it back.
+
+        Args:
+            waveform: mixture, (T,) or (C, T).
+            query: not used; checked as for every system.
+            target: in the shape of waveform.
+            sample_rate: Hz.
+            generator: not used.
+
+        Returns:
+            Estimate in the shape of waveform.
+
+        Raises:
+            ValueError: no target, a target of another shape, or what every system refuses.
+        """
+        check_request(waveform, query, sample_rate, n_fft=self.codec.n_fft)
+        if target is None or target.shape != waveform.shape:
+            found = "none" if target is None else tuple(target.shape)
+            raise ValueError(
+                f"a round trip needs target= of shape {tuple(waveform.shape)}, got {found}: "
+                "it is a ceiling for mixtures whose target is known, use another system for recordings"
+            )
+        return self.reconstruct(target, sample_rate=sample_rate)
+
+    def reconstruct(self, waveform: Tensor, *, sample_rate: int = SAMPLE_RATE) -> Tensor:
+        """A waveform (T,) or (C, T) through VAE and vocoder: the same shape, rate and level.
+
+        Raises:
+            ValueError: unusable or too short samples, or an impossible rate.
+        """
+        check_samples(waveform, sample_rate, n_fft=self.codec.n_fft)
+
+        def process(inside: Tensor) -> Tensor:
+            latents, gain = self.codec.encode(inside.to(self.device))
+            return self.codec.decode(latents, gain, n_samples=inside.shape[-1])
+
+        with torch.inference_mode():
+            estimate = at_model_rate(process, waveform.reshape(1, -1, waveform.shape[-1]), sample_rate)
+        return estimate.clone().to(waveform).reshape(waveform.shape)

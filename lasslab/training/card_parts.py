@@ -1,0 +1,129 @@
+"""What the cards of the shipped checkpoints share: data and licences, how the weights were trained, commands.
+
+Every figure in a card comes from a file that a training or an evaluation wrote.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from lasslab.models.checkpoints import find_checkpoint, read_config
+
+CARD_FILE = "README.md"
+
+#: what a network trained on a corpus owes to it
+CORPUS_NOTES = {
+    "synthesis": "Synthesised sound events (`lasslab.data.synthesis`), made by this project: no recording in them.",
+    "esc50": (
+        "ESC-50 (K. J. Piczak, ACM Multimedia 2015), of which training read the clips present under the data root."
+        " The ESC-10 subset is CC BY 3.0, the rest of the dataset CC BY-NC 3.0; the clips are by freesound.org"
+        " contributors."
+    ),
+}
+
+
+def data_section(recipe: dict[str, Any]) -> list[str]:
+    """Corpora, folds and licences, as lines of Markdown."""
+    corpora = recipe["corpus"].split("+")
+    folds, held_out = (", ".join(map(str, recipe[key])) for key in ("folds", "validation_folds"))
+    split = (
+        f"ESC-50 folds {folds} for training, fold {held_out} for validation and for choosing the best step: the folds"
+        " share no recording."
+        if "esc50" in corpora
+        else "Validated on synthesised clips of another seed."
+    )
+    return [
+        "## Data and licences",
+        "",
+        *(f"- {CORPUS_NOTES[corpus]}" for corpus in corpora),
+        f"- {split}",
+        "- No recording is in the weights' folder. The weights are offered under the project's licence; where they were"
+        " trained on recordings, attribution is owed to the corpus.",
+        "",
+    ]
+
+
+def started_from(name_or_dir: str) -> dict[str, Any]:
+    """Recipe and provenance of the checkpoint that a training started with, and of the one before it, if any."""
+    folder = find_checkpoint(name_or_dir)
+    config = read_config(folder)
+    if (folder.parent / "run.json").is_file():  # a part of a training folder
+        config["provenance"] = config.get("provenance", {}) | reached(
+            read_record(folder.parent / "run.json"), folder.name
+        )
+    return {key: config[key] for key in ("recipe", "provenance", "started_from") if key in config}
+
+
+def reached(training: dict[str, Any], part: str) -> dict[str, Any]:
+    """How far a training came, for the provenance of its part "best" or "last"."""
+    at = training["best_step"] if part == "best" else training["step"]
+    return {"at_step": at, "part": part, "minutes": round(training["seconds"] / 60)}
+
+
+def training_section(config: dict[str, Any], *, objective: str, presets: Mapping[str, Any]) -> list[str]:
+    """The commands, one after the other, and what each training was, as lines of Markdown.
+
+    Args:
+        config: `config.json` of the checkpoint: `recipe`, `provenance` and, after a first training, `started_from`.
+        objective: what `lasslab train` is asked for.
+        presets: its recipes by name.
+
+    Returns:
+        Lines, without a heading.
+    """
+    stages = []
+    stage: dict[str, Any] | None = config
+    while stage:
+        stages.insert(0, stage)
+        stage = stage.get("started_from")
+    commands, rows = [], ["| | commit | device | torch | seed | steps | time |", "|---|---|---|---|---:|---:|---:|"]
+    for number, stage in enumerate(stages, start=1):
+        recipe, made = stage["recipe"], stage.get("provenance", {})
+        before = stages[number - 2].get("provenance", {}).get("part", "best") if number > 1 else ""
+        start = f"runs/part_{number - 1}/{before}" if number > 1 else recipe.get("start_from", "")
+        commands.append(
+            command(recipe | {"start_from": start}, f"runs/part_{number}", objective=objective, presets=presets)
+        )
+        at = f"{made['at_step']} of " if "at_step" in made else "at most "
+        steps = f"{at}{recipe['n_steps']}, {recipe['batch_size']} items each"
+        cells = (made.get(key, "not recorded") for key in ("commit", "device", "torch"))
+        minutes = f"{made['minutes']} min" if "minutes" in made else "not recorded"
+        rows.append("| " + " | ".join([str(number), *cells, str(recipe["seed"]), steps, minutes]) + " |")
+    words = ["The weights are the moving average at the last number of steps."]
+    if share := config["provenance"].get("share") if "provenance" in config else None:
+        words = [
+            f"The weights are {share:g} times the moving average at the last number of steps plus {1 - share:g} times"
+            " the weights that the last training started from: it teaches silence for what is not there and costs some"
+            " separation, and a point between the two keeps most of both (Wortsman et al., CVPR 2022)."
+        ]
+    return ["```", *commands, "```", "", *rows, "", *words]
+
+
+def command(recipe: dict[str, Any], folder: str, *, objective: str, presets: Mapping[str, Any]) -> str:
+    """The shortest `lasslab train` that gives the recipe: from the preset that it differs least from."""
+    plain = {name: json.loads(json.dumps(asdict(preset))) for name, preset in presets.items()}
+    differences = {
+        name: [key for key, value in recipe.items() if preset.get(key) != value] for name, preset in plain.items()
+    }
+    name = min(differences, key=lambda preset: len(differences[preset]))
+    changed = []
+    for key in differences[name]:
+        value = recipe[key]
+        changed.append(f"--set {key}={','.join(map(str, value)) if isinstance(value, list) else value}")
+    return " ".join([f"lasslab train {objective} --preset {name}", *changed, "-o", folder])
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """What a JSON file of a training or an evaluation says.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{path} cannot be read ({type(error).__name__}): give the folder of a finished training"
+        ) from error

@@ -1,0 +1,175 @@
+"""Ship a trained velocity network: half-precision weights, and a card whose every figure comes from a report.
+
+    python -m lasslab.training.generation_card RUN --vae mel-vae-lab --vocoder bigvgan-lab -o data/checkpoints/NAME
+    python -m lasslab.training.generation_card RUN ... --report REPORT.json -o data/checkpoints/NAME
+
+RUN is a folder that `lasslab train flow` or `lasslab train diffusion` wrote. The first command writes the weights;
+REPORT.json is what `lasslab evaluate separation --json` then wrote about them, and the second command writes the card.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from lasslab.evaluation import embedding_tables
+from lasslab.models.checkpoints import (
+    CONFIG_FILE,
+    build_config,
+    find_checkpoint,
+    load_weights,
+    read_config,
+    save_network,
+)
+from lasslab.models.velocity import VelocityConfig, VelocityNetwork
+from lasslab.signal.files import write_text
+from lasslab.training.card_parts import CARD_FILE, data_section, reached, read_record, started_from, training_section
+from lasslab.training.generation import DIFFUSION_PRESETS, FLOW_PRESETS
+
+PRESETS = {"flow": FLOW_PRESETS, "diffusion": DIFFUSION_PRESETS}
+TITLES = {
+    "flow": "A velocity network of a rectified flow in the latent space of a mel VAE (FlowSep)",
+    "diffusion": "A noise-predicting network of a diffusion in the latent space of a mel VAE (DiffusionSep, FlowSep's"
+    " baseline)",
+}
+
+
+def publish(
+    run: str | Path,
+    destination: str | Path,
+    *,
+    part: str = "best",
+    vae: str | None = None,
+    vocoder: str | None = None,
+    n_steps: int | None = None,
+    guidance_scale: float | None = None,
+    report: dict[str, Any] | None = None,
+) -> Path:
+    """Write a checkpoint folder with float16 weights and, where there is a report, its card.
+
+    Args:
+        run: training folder, with `run.json`, `best/` and `last/`.
+        destination: checkpoint folder to write; its name is the model's.
+        part: "best" or "last".
+        vae: name of the VAE as it ships; as in the training when left out.
+        vocoder: name of the vocoder as it ships.
+        n_steps: what the system samples with unless told otherwise.
+        guidance_scale: likewise.
+        report: JSON of `evaluate` for this checkpoint, or None.
+
+    Returns:
+        The destination.
+
+    Raises:
+        ValueError: when a file of the run is missing or does not fit.
+    """
+    run, destination = Path(run), Path(destination)
+    config = read_config(run / part)
+    config["provenance"] = config.get("provenance", {}) | reached(read_record(run / "run.json"), part)
+    given = {"vae": vae, "vocoder": vocoder, "n_steps": n_steps, "guidance_scale": guidance_scale}
+    config |= {name: value for name, value in given.items() if value is not None}
+    if start := config["recipe"].get("start_from"):
+        config["started_from"] = started_from(start)
+    for name in {config[name] for name in ("vae", "vocoder") if name in config}:
+        if "/" not in name:
+            find_checkpoint(name)  # it must be there where the system is loaded
+    path = run / part / CONFIG_FILE
+    network = VelocityNetwork(build_config(VelocityConfig, config["network"], path=path))
+    load_weights(network, run / part)
+    save_network(destination, network, config, float16=True)
+    load_weights(network, destination)  # what was written can be read back
+    if report is not None:
+        n_parameters = sum(parameter.numel() for parameter in network.parameters())
+        write_text(destination / CARD_FILE, generation_card(destination.name, config, report, n_parameters))
+    return destination
+
+
+def generation_card(name: str, config: dict[str, Any], report: dict[str, Any], n_parameters: int) -> str:
+    """Write the card.
+
+    Args:
+        name: of the checkpoint.
+        config: its `config.json`.
+        report: JSON of `evaluate`, with its embedding scores.
+        n_parameters: of the network.
+
+    Returns:
+        Markdown.
+    """
+    recipe, scored, process = config["recipe"], report["provenance"], config["system"]
+    lines = [
+        f"# {name}",
+        "",
+        f"{TITLES[process]}: {n_parameters / 1e6:.2f} M parameters, {recipe['size']} size. It makes the sound that a"
+        f" sentence names out of noise, told the mixture; {config['n_steps']} steps and a guidance scale of"
+        f" {config['guidance_scale']:g} unless told otherwise. Weights are float16.",
+        "",
+        f"It works with the VAE `{config['vae']}`, the vocoder `{config['vocoder']}` and the text encoder"
+        f" {config['text_encoder']}, which are loaded with it.",
+        "",
+        "```python",
+        "from lasslab import load_separator",
+        f'estimate = load_separator("{name}")(mixture, "a dog barking", sample_rate=16_000)',
+        "```",
+        "",
+        *data_section(recipe),
+        "## Training",
+        "",
+        *training_section(config, objective=process, presets=PRESETS[process]),
+        "",
+        "Every setting is in `config.json`, under `recipe`"
+        + (" (and of what it started from, under `started_from`)." if "started_from" in config else "."),
+        "",
+        "## Results",
+        "",
+        f"{report['n']} pairs of `{scored['pair_list']}`, mixed at {scored['snr_db']:g} dB SNR"
+        f" (`lasslab evaluate separation`, commit {scored['commit']}):",
+        "",
+        embedding_tables.generative([report | {"system": "this model"}]).markdown(),
+        "",
+        "A generated sound shares no sample with its target: SDR and SI-SDR stand here to show just that. Figures in a"
+        " lab embedding are no published ones.",
+        "",
+        "## Limits",
+        "",
+        "16 kHz inside: what lies above 8 kHz is lost. What it makes is its own: it may put a sound where there was"
+        " none, and words for classes it was not trained on are answered with whatever lies nearest. A small network,"
+        " trained for hours on two processor cores; the published one is thirty times larger and was trained on 1,680"
+        " hours of sound.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """`python -m lasslab.training.generation_card`."""
+    parser = argparse.ArgumentParser(description="Ship a trained generative separator with its card.")
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--part", choices=("best", "last"), default="best")
+    parser.add_argument("--vae")
+    parser.add_argument("--vocoder")
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--guidance", type=float)
+    parser.add_argument("--report", type=Path)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    options = parser.parse_args(arguments)
+    try:
+        report = None if options.report is None else read_record(options.report)
+        publish(
+            options.run,
+            options.output,
+            part=options.part,
+            vae=options.vae,
+            vocoder=options.vocoder,
+            n_steps=options.steps,
+            guidance_scale=options.guidance,
+            report=report,
+        )
+    except ValueError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
