@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lasslab.cli.options import DEFAULT_SYSTEM, Device, Seed, check_output, is_terminal
+from lasslab.cli.options import DEFAULT_SYSTEM, Device, Guidance, Seed, check_output, is_terminal, with_sampling
 
 if TYPE_CHECKING:
     from lasslab.data.pairs import Pair
+    from lasslab.models.clap import AudioTextEmbedding
     from lasslab.systems.separation import Separator
+
+DEFAULT_EMBEDDING = "clap-lab"
 
 Systems = Annotated[
     list[str] | None,
@@ -35,6 +38,18 @@ def evaluate_separation(
         Path | None, typer.Option(help="Folder for pictures of the best, median and worst pair.")
     ] = None,
     sounds: Annotated[bool, typer.Option("--sounds", help="Write the sounds beside the pictures.")] = False,
+    embedding: Annotated[
+        str,
+        typer.Option(help="What FAD, KL, IS and CLAPScore are computed in: clap-lab, a CLAP by name; none is faster."),
+    ] = DEFAULT_EMBEDDING,
+    ceiling: Annotated[
+        list[str] | None, typer.Option(help="System that sees the target, shown as a further ceiling; repeat it.")
+    ] = None,
+    steps: Annotated[
+        list[int] | None, typer.Option("--steps", help="Steps of the generative systems; repeat it for a row each.")
+    ] = None,
+    guidance: Guidance = None,
+    batch_size: Annotated[int, typer.Option(help="Clips that are separated together; 1 to time them one by one.")] = 8,
     markdown: Markdown = False,
     json: Json = None,
     seed: Seed = 0,
@@ -54,8 +69,9 @@ def evaluate_separation(
     if pictures is not None:
         check_folder(pictures)
     listed = read_pairs(pairs, audio)
-    loaded = _load(system, device)
+    loaded = _sampled(_load(system, device), steps, guidance)
     systems = list(loaded.values())
+    ceilings = list(_load(ceiling, device, option="--ceiling").values()) if ceiling else []
     found = evaluate(
         systems if len(systems) > 1 else systems[0],
         listed,
@@ -64,6 +80,9 @@ def evaluate_separation(
         pair_list=pairs,
         labels=esc50_labels(audio),
         names=list(loaded),
+        embedding=_load_embedding(embedding, device),
+        ceilings=ceilings,
+        batch_size=batch_size,
         progress=is_terminal(),
     )
     _say_stem_matches(pairs, listed, err=markdown)
@@ -129,13 +148,41 @@ def _say_stem_matches(path: Path, listed: list["Pair"], *, err: bool) -> None:
         typer.echo(f"{path}: {words}", err=err)
 
 
-def _load(asked: list[str] | None, device: str) -> dict[str, "Separator"]:
+def _load_embedding(name: str, device: str) -> "AudioTextEmbedding | None":
+    """The embedding of that name; None for none."""
+    if name == "none":
+        return None
+    from lasslab.models.clap import load_clap
+    from lasslab.systems.separation import choose_device
+
+    try:
+        return load_clap(name, device=choose_device(device))
+    except ValueError as error:
+        raise ValueError(f"--embedding {name}: {error}; or leave these metrics out with --embedding none") from error
+
+
+def _sampled(loaded: dict[str, "Separator"], steps: list[int] | None, guidance: float | None) -> dict[str, "Separator"]:
+    """Each system that samples, once for each number of steps; the others as they are."""
+    samples = [name for name, each in loaded.items() if hasattr(each, "with_sampling")]
+    if (steps or guidance is not None) and not samples:
+        with_sampling(next(iter(loaded.values())), next(iter(steps or [None])), guidance)  # which refuses it
+    expanded = {}
+    for name, each in loaded.items():
+        for n in (steps or [None]) if name in samples else []:
+            other = with_sampling(each, n, guidance)
+            expanded[name + other.name.removeprefix(each.name)] = other
+        if name not in samples:
+            expanded[name] = each
+    return expanded
+
+
+def _load(asked: list[str] | None, device: str, *, option: str = "--system") -> dict[str, "Separator"]:
     """Name -> system: its own name, or what was typed where two share one, as runs/a/best and runs/b/best do."""
     from lasslab.systems.separation import load_separator
 
     asked = asked or [DEFAULT_SYSTEM]
     if twice := [name for name, count in Counter(asked).items() if count > 1]:
-        raise ValueError(f"--system {twice[0]} is given twice: name each system once")
+        raise ValueError(f"{option} {twice[0]} is given twice: name each system once")
     loaded = [load_separator(name, device=device) for name in asked]
     count = Counter(each.name for each in loaded)
     names = [each.name if count[each.name] == 1 else typed for each, typed in zip(loaded, asked, strict=True)]

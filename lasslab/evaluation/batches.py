@@ -3,12 +3,14 @@
 Shared by everything that scores: tables (`benchmark`), free wording and absent sounds (`wording`), pictures.
 """
 
+import inspect
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -128,9 +130,15 @@ def describe_pair(
 def separate(system: Separator, batch: Batch, *, sample_rate: int, seed: int) -> Tensor:
     """What a system answers to a batch.
 
+    A system that has `separate_batch(mixtures (B, T), queries, *, sample_rate)` is called once for the batch, any other
+    once for each mixture. Two things are passed to those whose signature names them:
+
+    - `generators`, one `torch.Generator` on the CPU for each item, to `separate_batch` (`generator` to a call about one
+      mixture): it is made from the seed and the item's number, so that no result depends on the batch an item is in;
+    - `target`, (B, T) or (T,), which makes the system a ceiling, as `OracleMask` is one.
+
     Args:
-        system: called once for the batch where it has `separate_batch`, else once for each mixture with a generator of
-            its own, so that no item's result depends on the others.
+        system: see above.
         batch: mixtures and queries.
         sample_rate: Hz.
         seed: of a system that draws random numbers.
@@ -145,15 +153,46 @@ def separate(system: Separator, batch: Batch, *, sample_rate: int, seed: int) ->
     try:
         if isinstance(system, OracleMask):  # its channels have masks of their own, so a batch can pass as channels
             return system(mixtures, batch.queries[0], target=batch.mixture.target, sample_rate=sample_rate)
+        generators = [item_generator(seed, number) for number in batch.numbers]
         if hasattr(system, "separate_batch"):
-            return system.separate_batch(mixtures, batch.queries, sample_rate=sample_rate)
+            offered = {"generators": generators, "target": batch.mixture.target}
+            options = {name: value for name, value in offered.items() if accepts(system.separate_batch, name)}
+            return system.separate_batch(mixtures, batch.queries, sample_rate=sample_rate, **options)
         estimates = []
-        for number, mixture, query in zip(batch.numbers, mixtures, batch.queries, strict=True):
-            generator = torch.Generator().manual_seed(seed + number)
-            estimates.append(system(mixture, query, sample_rate=sample_rate, generator=generator))
+        for row, generator in enumerate(generators):
+            options = {"target": batch.mixture.target[row]} if sees_target(system) else {}
+            options |= {"sample_rate": sample_rate, "generator": generator}
+            estimates.append(system(mixtures[row], batch.queries[row], **options))
         return torch.stack(estimates)
     except ValueError as error:
         raise ValueError(f"{batch.names}: {error}") from error
+
+
+def item_generator(seed: int, number: int) -> torch.Generator:
+    """Random numbers of one item, on the CPU.
+
+    Args:
+        seed: of the run.
+        number: position of the item in the list.
+
+    Returns:
+        A generator. Seeds and numbers are mixed, not added: item 1 of seed 0 and item 0 of seed 1 share no noise.
+    """
+    mixed = np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(mixed[0] >> np.uint64(1)))
+
+
+def sees_target(system: Separator) -> bool:
+    """Whether a system takes the target: then it is a ceiling, not a separator."""
+    return accepts(system, "target")
+
+
+def accepts(function: Callable, name: str) -> bool:
+    """Whether a callable names this parameter in its signature."""
+    try:
+        return name in inspect.signature(function).parameters
+    except (TypeError, ValueError):  # written in C, or no function
+        return False
 
 
 def check_pairs(pairs: Pairs, *, batch_size: int, snr_db: float) -> None:

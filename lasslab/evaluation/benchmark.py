@@ -9,7 +9,11 @@ lies below 0 dB. So every run also scores, on the same mixtures,
   fixed or not;
 - `oracle_mask`: the ideal ratio mask of magnitudes, 512 / 256 samples at 16 kHz: the ceiling.
 
-Several systems are scored in one pass over the pairs; floors and ceiling are computed once.
+A system that makes a new waveform has another ceiling: what becomes of the target itself on the way through its VAE and
+vocoder. Such systems are given as `ceilings`; they see the target, and stand below the oracle mask in every table.
+
+Several systems are scored in one pass over the pairs; floors and ceilings are computed once. With an embedding,
+everything in the table also has FAD, KL, Inception Score, CLAPScore, CLAPScore_A and log-spectral distance.
 
 Notebooks: 05 (floors and ceilings), 08 (measuring separation).
 """
@@ -18,7 +22,6 @@ import datetime
 import hashlib
 import importlib.metadata
 import os
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -27,11 +30,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from lasslab.evaluation.batches import Batch, Pairs, batches, check_pairs, heading, separate
+from lasslab.evaluation.batches import Batch, Pairs, batches, check_pairs, heading, sees_target, separate
+from lasslab.evaluation.cost import Meter
+from lasslab.evaluation.embedding_scores import EmbeddingReport, EmbeddingScorer
 from lasslab.evaluation.metrics import best_gain, sdr, sdr_improvement, si_sdr, si_sdr_improvement
 from lasslab.evaluation.provenance import device_name, git_commit
 from lasslab.evaluation.report import Comparison, Report
 from lasslab.evaluation.tables import FLOORS, METRICS
+from lasslab.models.clap import AudioTextEmbedding
 from lasslab.signal.audio import SAMPLE_RATE
 from lasslab.systems.separation import OracleMask, Separator
 
@@ -59,12 +65,14 @@ def evaluate(
     pair_list: str | os.PathLike[str] | None = None,
     labels: Mapping[str, str] | None = None,
     names: Sequence[str] | None = None,
+    embedding: AudioTextEmbedding | None = None,
+    ceilings: Sequence[Separator] = (),
 ) -> Report | Comparison:
     """Score a system on pairs, or several on the same ones, with floors and ceiling in the same run.
 
     Args:
         system: what is called on each mixture; or a sequence of such. Clips of one length run together where a system
-            has `separate_batch`.
+            has `separate_batch`; see `lasslab.evaluation.batches.separate`.
         pairs: `read_pairs(...)`, mixed here as AudioSep does; or a `MixtureDataset`, mixed at its own SNRs.
         snr_db: SNR of pairs from files that have none of their own, dB.
         sample_rate: rate of the mixtures, Hz.
@@ -75,47 +83,95 @@ def evaluate(
         pair_list: the CSV the pairs came from; its name and SHA-256 go into the provenance.
         labels: file name without suffix -> class, for the breakdown by class; `esc50_labels(folder)`, for example.
         names: what tables call the systems, in their order; default their own names, numbered where two are the same.
+        embedding: what the metrics of `lasslab.evaluation.distances` are computed in, `load_clap("clap-lab")` for
+            example; None leaves them out.
+        ceilings: further systems that take `target=`, which tables show below the oracle mask.
 
     Returns:
         The report; of a sequence, the comparison of its reports.
 
     Raises:
-        ValueError: there is no system or no pair, or a pair cannot be read, mixed or separated; the message names it.
+        ValueError: there is no system or no pair, a ceiling does not take the target, or a pair cannot be read, mixed
+            or separated; the message names it.
 
     Notebook: 08.
     """
     check_pairs(pairs, batch_size=batch_size, snr_db=snr_db)
     several = isinstance(system, Sequence)
     systems = _named(system if several else [system], names)
-    scores = {name: torch.empty(len(pairs), len(METRICS), dtype=torch.float64) for name in FLOORS}
+    beyond = _named_ceilings(ceilings, taken=systems)
+    floor_names = [*FLOORS, *beyond]
+    scores = {name: torch.empty(len(pairs), len(METRICS), dtype=torch.float64) for name in floor_names}
     own = {name: torch.empty(len(pairs), len(METRICS), dtype=torch.float64) for name in systems}
     items: list[dict[str, Any]] = [{} for _ in range(len(pairs))]
-    seconds = dict.fromkeys(systems, 0.0)
+    timed = {_key(name): each for name, each in systems.items()} | {"oracle_mask": CEILING} | beyond
+    meters = {name: Meter(_device(each), batch_size) for name, each in timed.items()}
+    scorer = None
+    if embedding is not None:
+        every = [*map(_key, systems), *floor_names]
+        scorer = EmbeddingScorer(embedding, n=len(pairs), names=every, sample_rate=sample_rate)
     audio = 0.0
     with tqdm(total=len(pairs), disable=not progress, leave=False, unit="pair") as bar:
         for batch in batches(pairs, batch_size=batch_size, snr_db=snr_db, sample_rate=sample_rate, labels=labels):
-            for name, each in systems.items():
-                started = time.perf_counter()
-                estimates = separate(each, batch, sample_rate=sample_rate, seed=seed)
-                seconds[name] += time.perf_counter() - started
-                own[name][batch.numbers] = score(estimates, batch)
-            for name, estimates in _floors(batch, sample_rate).items():
+            answers = {
+                name: meters[name].run(
+                    lambda each=each, batch=batch: separate(each, batch, sample_rate=sample_rate, seed=seed),
+                    n_clips=len(batch.numbers),
+                )
+                for name, each in timed.items()
+            }
+            floors = _floors(batch) | {name: answers[name] for name in ("oracle_mask", *beyond)}
+            for name in systems:
+                own[name][batch.numbers] = score(answers[_key(name)], batch)
+            for name, estimates in floors.items():
                 scores[name][batch.numbers] = score(estimates, batch)
             for number, item in zip(batch.numbers, batch.items, strict=True):
                 items[number] = item
+            if scorer is not None:
+                try:
+                    scorer.add(batch.numbers, batch.queries, batch.mixture.target, answers | floors)
+                except ValueError as error:
+                    raise ValueError(f"{batch.names}: {error}") from error
             audio += batch.mixture.mixture.numel() / sample_rate
             bar.update(len(batch.numbers))
+    judged = scorer.scores(seed=seed) if scorer is not None else {}
     words = heading(items, corpus, pair_list, snr_db)
     reports = []
     for name, each in systems.items():
-        cost = {"seconds": round(seconds[name], 2), "audio_seconds": round(audio, 2)}
         made = provenance(each, seed=seed, pair_list=pair_list) | {"snr_db": snr_db, "sample_rate": sample_rate}
         made |= {
             "constant_gain": "best gain for each item",
             "oracle_mask": f"ratio mask, exponent {CEILING.exponent:g}, {CEILING.n_fft} / {CEILING.hop_length}",
         }
-        reports.append(Report(name, own[name], scores, items, words, made | cost))
+        made |= {"seconds": round(meters[_key(name)].total, 2), "audio_seconds": round(audio, 2)}
+        part = None
+        if scorer is not None:
+            part = EmbeddingReport(scorer.about(), judged[_key(name)], {floor: judged[floor] for floor in floor_names})
+        costs = {"cost": meters[_key(name)].to_json()}
+        costs["floor_costs"] = {floor: meters[floor].to_json() for floor in ("oracle_mask", *beyond)}
+        reports.append(Report(name, own[name], scores, items, words, made, embedding=part, **costs))
     return Comparison(tuple(reports)) if several else reports[0]
+
+
+def _key(name: str) -> str:
+    """A system's key beside those of the floors: the system "mixture" is not the floor "mixture"."""
+    return f"system: {name}"
+
+
+def _device(system: Separator) -> torch.device:
+    return torch.device(getattr(system, "device", "cpu"))
+
+
+def _named_ceilings(ceilings: Sequence[Separator], *, taken: Mapping[str, Any]) -> dict[str, Separator]:
+    if not ceilings:
+        return {}
+    for each in ceilings:
+        if not sees_target(each):
+            raise ValueError(f"{each.name} takes no target=, so that it is no ceiling: evaluate it as a system")
+    named = _named(ceilings, None)
+    if twice := [name for name in named if name in taken or name in FLOORS]:
+        raise ValueError(f"a ceiling is called {twice[0]}, as another row of the table: give it another name")
+    return named
 
 
 def _named(systems: Sequence[Separator], names: Sequence[str] | None) -> dict[str, Separator]:
@@ -134,14 +190,13 @@ def _named(systems: Sequence[Separator], names: Sequence[str] | None) -> dict[st
     return named
 
 
-def _floors(batch: Batch, sample_rate: int) -> dict[str, Tensor]:
-    """Estimates (B, T) of the floors and of the ceiling."""
+def _floors(batch: Batch) -> dict[str, Tensor]:
+    """Estimates (B, T) of the floors."""
     mixture, target, _ = batch.mixture
     return {
         "silence": torch.zeros_like(mixture),
         "mixture": mixture,
         "constant_gain": best_gain(estimate=mixture, target=target)[:, None] * mixture.double(),
-        "oracle_mask": separate(CEILING, batch, sample_rate=sample_rate, seed=0),
     }
 
 

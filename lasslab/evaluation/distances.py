@@ -254,17 +254,28 @@ def embedding_metrics(
         raise ValueError(
             f"{len(estimate)} estimates, {len(target)} targets and {len(queries)} queries: give one of each an item"
         )
-    audio = embedding.embed_audio(estimate, sample_rate=sample_rate)
-    reference = embedding.embed_audio(target, sample_rate=sample_rate)
-    classes = embedding.classify(estimate, sample_rate=sample_rate)
+    audio, classes = embed_and_classify(embedding, estimate, sample_rate=sample_rate)
+    reference, expected = embed_and_classify(embedding, target, sample_rate=sample_rate)
     values = {
         "FAD": frechet_distance(estimate=audio, target=reference),
-        "KL": kl_divergence(estimate=classes, target=embedding.classify(target, sample_rate=sample_rate)),
+        "KL": kl_divergence(estimate=classes, target=expected),
         "IS": inception_score(estimate=classes),
         "CLAPScore": clap_score(estimate=audio, query=embedding.embed_text(queries)),
         "CLAPScore_A": clap_score_audio(estimate=audio, target=reference),
     }
     return {heading(metric, embedding): value for metric, value in values.items()}
+
+
+def embed_and_classify(
+    embedding: AudioTextEmbedding, waveforms: Tensor, *, sample_rate: int = SAMPLE_RATE
+) -> tuple[Tensor, Tensor]:
+    """Embeddings (n, D) and class probabilities (n, K) of waveforms (n, T), in one pass where the embedding has one."""
+    if hasattr(embedding, "embed_and_classify"):
+        return embedding.embed_and_classify(waveforms, sample_rate=sample_rate)
+    return (
+        embedding.embed_audio(waveforms, sample_rate=sample_rate),
+        embedding.classify(waveforms, sample_rate=sample_rate),
+    )
 
 
 def _checked_sets(estimate: Tensor, target: Tensor, *, fewest: int) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,9 @@ chooses:
     <!-- table: fold4 -->                       scores with floors and ceiling, or what free wording and absence cost
     <!-- table: fold4, by class -->             the breakdown by class; also `by snr`
     <!-- table: fold4, differences -->          paired differences between the systems of a report
+    <!-- table: fold4, generative -->           separation, embedding metrics and seconds in one table; also of several
+                                                reports on the same pairs and in the same embedding
+    <!-- table: fold4, generative differences -->  paired differences of the embedding metrics, to the mixture too
     <!-- table: unfiltered filtered -->         two lists beside one another; wording reports: one row for each system
 
 Markers inside a code fence are left alone. The file is written whole or not at all; `--check` writes nothing and exits
@@ -23,12 +26,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lasslab.evaluation import tables
+from lasslab.evaluation import embedding_tables, tables
 from lasslab.signal.files import write_text
 
 START = re.compile(r"<!--\s*table:\s*(?P<names>[^,]+?)\s*(?:,\s*(?P<view>[^,]+?)\s*)?-->")
 END = re.compile(r"<!--\s*end table\s*-->")
-VIEWS = (None, "by class", "by snr", "differences")
+VIEWS = (None, "by class", "by snr", "differences", "generative", "generative differences")
 
 
 def fill_tables(text: str, reports: Path, *, where: str = "text") -> tuple[str, int]:
@@ -96,12 +99,14 @@ def make_table(names: Sequence[str], view: str | None, reports: Path) -> str:
     found = {name: _read(reports / f"{name}.json") for name in names}
     if len({kind for kind, _, _ in found.values()}) > 1:
         raise ValueError(f"{' and '.join(names)} are reports of different kinds: give each a table of its own")
-    if len(found) > 1 and view is not None:
+    if len(found) > 1 and view not in (None, "generative"):
         raise ValueError(f"{view} shows one report, got {', '.join(names)}")
     kind, first, differences = next(iter(found.values()))
     every = [report for _, group, _ in found.values() for report in group]
     if kind == "wording":
         return _wording_table(every, view)
+    if view in ("generative", "generative differences"):
+        return _generative_table(every, differences, view)
     if view == "differences":
         if not differences:
             raise ValueError(f"{names[0]}.json holds one system: differences need two")
@@ -121,6 +126,16 @@ def make_table(names: Sequence[str], view: str | None, reports: Path) -> str:
         blocks = [f"{first[0]['heading']}.", tables.scores(first, spread=False).markdown()]
         blocks.append(" ".join(tables.score_notes(first)))
     return "\n\n".join([*blocks, _source(every)])
+
+
+def _generative_table(reports: Sequence[dict[str, Any]], differences: Sequence[dict[str, Any]], view: str) -> str:
+    embedding_tables.check_embedding(reports)
+    blocks = [f"{reports[0]['heading'].partition(';')[0]}."]
+    if view == "generative":
+        blocks += [embedding_tables.generative(reports).markdown(), " ".join(embedding_tables.notes(reports))]
+    else:
+        blocks.append(embedding_tables.embedding_differences(reports, differences, markdown=True).markdown())
+    return "\n\n".join([*blocks, _source(reports)])
 
 
 def _wording_table(reports: Sequence[dict[str, Any]], view: str | None) -> str:

@@ -10,14 +10,15 @@ import itertools
 import math
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from lasslab.evaluation import tables
+from lasslab.evaluation import embedding_tables, tables
 from lasslab.evaluation.breakdown import Breakdown, by_class, by_snr, check_kinds
+from lasslab.evaluation.embedding_scores import EmbeddingReport
 from lasslab.evaluation.metrics import bootstrap_interval
 from lasslab.evaluation.tables import CONFIDENCE, METRICS
 from lasslab.signal.files import write_json
@@ -32,10 +33,13 @@ class Report:
     Args:
         system: its name.
         scores: one row per item, one column per entry of `METRICS`, dB, shape (n, 4).
-        floors: the same for each entry of `FLOORS`.
+        floors: the same for each entry of `FLOORS`, and for further ceilings.
         items: what each row was: idx, caption, files or labels.
         heading: number of pairs, corpus and SNR, in words.
         provenance: where the figures come from.
+        embedding: the metrics of `lasslab.evaluation.distances`, or None where they were left out.
+        cost: seconds and memory of the system's calls, see `lasslab.evaluation.cost`.
+        floor_costs: those of the ceilings.
     """
 
     system: str
@@ -44,6 +48,9 @@ class Report:
     items: list[dict[str, Any]]
     heading: str
     provenance: dict[str, Any]
+    embedding: EmbeddingReport | None = None
+    cost: dict[str, Any] = field(default_factory=dict)
+    floor_costs: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def mean(self) -> dict[str, float | None]:
@@ -115,12 +122,22 @@ class Report:
             "undefined": self.undefined,
             "floors": {name: _mean(scores) for name, scores in self.floors.items()},
             "breakdown": {"class": self.by_class, "snr": self.by_snr},
-            "per_item": [
-                item | {name: _finite(score) for name, score in zip(METRICS, scores, strict=True)}
-                for item, scores in zip(self.items, self.scores.tolist(), strict=True)
-            ],
+            "embedding": None if self.embedding is None else self.embedding.to_json(),
+            "cost": self.cost,
+            "floor_costs": self.floor_costs,
+            "per_item": self._per_item(),
             "provenance": self.provenance,
         }
+
+    def _per_item(self) -> list[dict[str, Any]]:
+        columns = dict(zip(METRICS, self.scores.T, strict=True))
+        if self.embedding is not None:
+            columns |= self.embedding.own.items
+        lists = {name: column.tolist() for name, column in columns.items()}
+        return [
+            item | {name: _finite(column[number]) for name, column in lists.items()}
+            for number, item in enumerate(self.items)
+        ]
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write `to_json()` to a file, whole or not at all.
@@ -158,7 +175,8 @@ class Comparison:
         """Paired differences between every two systems, as in the JSON.
 
         For d_i = score_i(a) - score_i(b) over the pairs i where both scores are finite: mean and bootstrap interval in
-        dB, number of those pairs, and the share of them on which a is better (a tie is half).
+        dB, number of those pairs, and the share of them on which a is better (a tie is half). Under "embedding", where
+        there is one, value and interval of the difference of each metric, of the figures of a set too.
         """
         return [_difference(a, b) for a, b in itertools.combinations(self.reports, 2)]
 
@@ -197,6 +215,8 @@ def _difference(a: Report, b: Report) -> dict[str, Any]:
         found["mean"][metric] = difference.mean().item() if defined else None
         found["interval"][metric] = list(mean_interval(difference, a.provenance["seed"])) if defined else None
         found["better"][metric] = better if defined else None
+    if a.embedding is not None and b.embedding is not None:
+        found["embedding"] = a.embedding.own.minus(b.embedding.own)
     return found
 
 
@@ -219,6 +239,8 @@ def render(
     blocks = [f"{reports[0]['heading']}\n{scores}\n" + "\n".join(_notes(reports, markdown))]
     if differences:
         blocks.append(draw(tables.differences(differences)))
+    if embedding_tables.has_embedding(reports):
+        blocks += embedding_tables.blocks(reports, differences, markdown=markdown)
     for kind in by:
         found = tables.breakdowns(reports, kind)
         gap = "\n\n" if markdown else "\n"

@@ -47,7 +47,9 @@ class Table:
         lines = [self.header, *self.rows]
         widths = [max(len(line[column]) for line in lines) for column in range(len(self.header))]
         return "\n".join(
-            "  ".join([line[0].ljust(widths[0]), *(f"{c:>{w}}" for c, w in zip(line[1:], widths[1:], strict=True))])
+            "  ".join(
+                [line[0].ljust(widths[0]), *(f"{c:>{w}}" for c, w in zip(line[1:], widths[1:], strict=True))]
+            ).rstrip()
             for line in lines
         )
 
@@ -85,8 +87,14 @@ def scores(reports: Sequence[Json], *, spread: bool = True) -> Table:
             rows.append(("  std over pairs", *cells(report["std"])))
         interval = [interval_cell(report["interval"][metric]) for metric in METRICS]
         rows.append((f"  {CONFIDENCE:.0%} interval of mean", *interval))
-    rows.append((FLOORS["oracle_mask"], *cells(floors["oracle_mask"])))
+    for name in ceilings(floors):
+        rows.append((FLOORS.get(name, shorten(name, LABEL_WIDTH)), *cells(floors[name])))
     return Table(("", *HEADINGS.values()), tuple(rows), tuple(bold))
+
+
+def ceilings(floors: Mapping[str, Any]) -> list[str]:
+    """The oracle mask, and what further ceilings a report has."""
+    return ["oracle_mask", *(name for name in floors if name not in FLOORS)]
 
 
 def side_by_side(named: Mapping[str, Sequence[Json]], metrics: Sequence[str] = ("sdr", "sdri", "si_sdr")) -> Table:
@@ -104,7 +112,8 @@ def side_by_side(named: Mapping[str, Sequence[Json]], metrics: Sequence[str] = (
     rows = [_beside(FLOORS[name], groups, metrics, floor=name) for name in ("silence", "mixture", "constant_gain")]
     bold = tuple(range(len(rows), len(rows) + len(systems)))
     rows += [_beside(name, groups, metrics) for name in systems]
-    rows.append(_beside(FLOORS["oracle_mask"], groups, metrics, floor="oracle_mask"))
+    beyond = dict.fromkeys(name for reports in groups for name in ceilings(reports[0]["floors"]))
+    rows += [_beside(FLOORS.get(name, name), groups, metrics, floor=name) for name in beyond]
     header = [f"{name}: {HEADINGS[metric]}" for name in named for metric in metrics]
     return Table(("", *header), tuple(rows), bold)
 
@@ -115,7 +124,7 @@ def _beside(
     row = [label]
     for reports in groups:
         if floor is not None:
-            means = reports[0]["floors"][floor]
+            means = reports[0]["floors"].get(floor, {})
         else:
             means = next((report["mean"] for report in reports if report["system"] == label), {})
         row += [decimals(means.get(metric)) for metric in metrics]
@@ -134,7 +143,7 @@ def differences(found: Sequence[Json]) -> Table:
     """
     rows = []
     for difference in found:
-        first, second = (_shorten(name, 17) for name in difference["systems"])
+        first, second = (shorten(name, 17) for name in difference["systems"])
         row = [f"{first} - {second}"]
         for metric in ("sdri", "si_sdr"):
             row += [decimals(difference["mean"][metric]), interval_cell(difference["interval"][metric])]
@@ -172,7 +181,7 @@ def _one_system(groups: Sequence[Json], report: Json) -> Table:
     rows = []
     everything = {"name": "all", "n": report["n"], "mean": report["mean"], "interval": report["interval"]}
     for group in [*groups, everything | {"oracle_mask": report["floors"]["oracle_mask"]}]:
-        row = [_shorten(group["name"], LABEL_WIDTH), str(group["n"])]
+        row = [shorten(group["name"], LABEL_WIDTH), str(group["n"])]
         for metric in ("sdri", "si_sdr"):
             row += [decimals(group["mean"][metric]), interval_cell(group["interval"][metric])]
         rows.append((*row, decimals(group["oracle_mask"]["sdri"])))
@@ -187,7 +196,7 @@ def _systems(reports: Sequence[Json], broken_down: Sequence[Json], metric: str) 
     for position, group in enumerate(broken_down[0]["groups"]):
         figures = [found["groups"][position]["mean"][metric] for found in broken_down]
         figures.append(group["oracle_mask"][metric])
-        rows.append((_shorten(group["name"], LABEL_WIDTH), str(group["n"]), *map(decimals, figures)))
+        rows.append((shorten(group["name"], LABEL_WIDTH), str(group["n"]), *map(decimals, figures)))
     figures = [report["mean"][metric] for report in reports] + [reports[0]["floors"]["oracle_mask"][metric]]
     rows.append(("all", str(reports[0]["n"]), *map(decimals, figures)))
     return Table(("", "n", *names, "oracle"), tuple(rows))
@@ -350,13 +359,14 @@ def percent(share: float | None) -> str:
 
 def short_names(names: Sequence[str], width: int) -> list[str]:
     """Names that fit a column and still differ: cut in the middle, numbered where the cut makes two of them one."""
-    short = [_shorten(name, width) for name in names]
+    short = [shorten(name, width) for name in names]
     if len(set(short)) == len(set(names)):
         return short
-    return [f"{number}:{_shorten(name, width - 2)}" for number, name in enumerate(names, start=1)]
+    return [f"{number}:{shorten(name, width - 2)}" for number, name in enumerate(names, start=1)]
 
 
-def _shorten(name: str, width: int) -> str:
+def shorten(name: str, width: int) -> str:
+    """A name cut in the middle to a width."""
     if len(name) <= width:
         return name
     head = width // 2

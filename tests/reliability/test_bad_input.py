@@ -238,7 +238,8 @@ def write_pairs(path, rows, columns=("idx", "caption", "src_wav", "noise_wav")):
 
 
 def evaluate(pairs, audio, *options):
-    return ("evaluate", "separation", "--system", "mixture", "--pairs", pairs, "--audio", audio, *options)
+    chosen = ("--system", "mixture", "--embedding", "none")
+    return ("evaluate", "separation", *chosen, "--pairs", pairs, "--audio", audio, *options)
 
 
 def test_pair_list_with_missing_files(refused, mixture, tmp_path):

@@ -106,7 +106,7 @@ def test_a_set_scores_the_same_from_disk_as_from_memory(lasslab, made, tmp_path,
     folder, found = made(*QUICK, "-n", 6, *level, "--seed", 3)
     report = tmp_path / "report.json"
     code, _, err = lasslab(
-        *("evaluate", "separation", "--system", "constant-gain", "--json", report),
+        *("evaluate", "separation", "--system", "constant-gain", "--embedding", "none", "--json", report),
         *("--pairs", folder / "pairs.csv", "--audio", folder / "audio"),
     )
     assert code == 0, err
@@ -174,15 +174,15 @@ def test_esc50_by_folds(made, lasslab):
     assert header(folder) == ["idx", "caption", "src_wav", "noise_wav"]
     # the list against the corpus itself: .wav in the list, .ogg on disk, below a sub-folder
     code, out, err = lasslab(
-        *("evaluate", "separation", "--system", "mixture"),
+        *("evaluate", "separation", "--system", "mixture", "--embedding", "none"),
         *("--pairs", folder / "pairs.csv", "--audio", data_root() / "ESC-50"),
     )
     n_files = len(files(folder / "audio"))
     assert (
         code == 0 and out.count(f"{n_files} of {n_files} files matched by stem (.wav in the list, .ogg on disk)") == 1
     )
-    code, out, err = lasslab("evaluate", "separation", "--system", "mixture", "--pairs", folder / "pairs.csv",
-                             "--audio", folder / "audio")  # fmt: skip
+    code, out, err = lasslab("evaluate", "separation", "--system", "mixture", "--embedding", "none",
+                             "--pairs", folder / "pairs.csv", "--audio", folder / "audio")  # fmt: skip
     assert code == 0 and "matched by stem" not in out + err
 
 
@@ -285,8 +285,8 @@ def test_a_list_with_a_bad_level_is_one_line(lasslab, made, tmp_path):
     lines = (folder / "pairs.csv").read_text().splitlines()
     lines[2] = lines[2].rpartition(",")[0] + ",loud"
     (folder / "pairs.csv").write_text("\n".join(lines) + "\n")
-    code, out, err = lasslab("evaluate", "separation", "--system", "mixture", "--pairs", folder / "pairs.csv",
-                             "--audio", folder / "audio")  # fmt: skip
+    code, out, err = lasslab("evaluate", "separation", "--system", "mixture", "--embedding", "none",
+                             "--pairs", folder / "pairs.csv", "--audio", folder / "audio")  # fmt: skip
     assert code == 2 and out == "" and "line 3: snr_db 'loud' is not a number" in err
     assert len(err.strip().splitlines()) == 1
 
@@ -297,7 +297,7 @@ def test_an_ambiguous_name_is_one_line(lasslab, made):
     for suffix in (".ogg", ".flac"):
         source.with_suffix(suffix).write_bytes(b"x")
     source.unlink()
-    code, out, err = lasslab("evaluate", "separation", "--system", "mixture", "--pairs", folder / "pairs.csv",
-                             "--audio", folder / "audio")  # fmt: skip
+    code, out, err = lasslab("evaluate", "separation", "--system", "mixture", "--embedding", "none",
+                             "--pairs", folder / "pairs.csv", "--audio", folder / "audio")  # fmt: skip
     assert code == 2 and out == "" and "line 2: src_wav" in err and "may mean" in err
     assert len(err.strip().splitlines()) == 1
