@@ -130,8 +130,29 @@ def _layers(x: Tensor, convs: nn.ModuleList, last: nn.Module) -> tuple[Tensor, l
     return last(x), features
 
 
+class SpectrogramDiscriminator(nn.Module):
+    """Looks at patches of a log-mel spectrogram: the adversary of a VAE (PatchGAN, Isola et al., CVPR 2017).
+
+    Args:
+        channels: widths of the layers; each halves both axes.
+    """
+
+    def __init__(self, channels: tuple[int, ...] = (32, 64, 128)) -> None:
+        super().__init__()
+        widths = (1, *channels)
+        self.convs = nn.ModuleList(
+            weight_norm(nn.Conv2d(before, after, 4, stride=2, padding=1))
+            for before, after in zip(widths[:-1], widths[1:], strict=True)
+        )
+        self.conv_post = weight_norm(nn.Conv2d(channels[-1], 1, 3, padding=1))
+
+    def forward(self, log_mel: Tensor) -> Judgement:
+        """(B, M, N) -> scores (B, 1, M / 8, N / 8) and features, as the one member of a `Judgement`."""
+        return [_layers(log_mel[:, None] / 5 + 1, self.convs, self.conv_post)]  # about zero mean and unit deviation
+
+
 class Discriminators(nn.Module):
-    """All of them.
+    """All of them, for waveforms.
 
     Args:
         config: sizes.

@@ -2,7 +2,10 @@
 
     loss = mean |x - x(z)| / s + beta KL(q(z | x) || N(0, 1))                                (1) of `lasslab.models.vae`
 
-with x the log-mel in nats and s its scale inside the network. It hears what the systems will show it: mixtures at one
+with x the log-mel in nats and s its scale inside the network. An error averaged over points is least for a smooth
+spectrogram; where that matters more than exactness, an adversary that looks at patches (`loss_adversarial`) asks for
+the texture back, as in latent diffusion's own VAEs. The lab's has none: its latent is only half the size of what it
+holds, and little is smoothed away. It hears what the systems will show it: mixtures at one
 level, their targets as loud as they are in them, and silence.
 
 `lasslab train vae`. Notebook 09.
@@ -20,14 +23,15 @@ from lasslab.data.corpora import load_corpus
 from lasslab.data.mixtures import Augmentation, MixtureDataset, mix_batch
 from lasslab.evaluation.provenance import device_name, git_commit
 from lasslab.models.checkpoints import CONFIG_FILE, find_checkpoint, load_weights, read_config
+from lasslab.models.discriminators import SpectrogramDiscriminator, adversarial_loss, discriminator_loss
 from lasslab.models.vae import SIZES, MelVAE, VAEConfig
 from lasslab.signal.audio import SAMPLE_RATE
 from lasslab.signal.files import write_json
 from lasslab.signal.levels import level_gain
 from lasslab.signal.mel import log_mel_spectrogram
-from lasslab.training.fit import FitConfig, FitResult, fit
-from lasslab.training.masking import training_clips
+from lasslab.training.fit import Adversary, FitConfig, FitResult, fit
 from lasslab.training.runs import check_folder, write_recipe
+from lasslab.training.sounds import training_clips
 
 
 class Autoencoding:
@@ -37,12 +41,16 @@ class Autoencoding:
         beta: weight of the KL term.
         gain_db: the level varies by up to this around that of the systems, either way.
         silence: share of the sounds replaced by silence.
+        adversarial: weight of the adversary's term, where there is an adversary.
     """
 
     monitor = "reconstruction"
 
-    def __init__(self, *, beta: float = 0.02, gain_db: float = 10.0, silence: float = 0.02) -> None:
-        self.beta, self.gain_db, self.silence = beta, gain_db, silence
+    def __init__(
+        self, *, beta: float = 0.02, gain_db: float = 10.0, silence: float = 0.02, adversarial: float = 0.0
+    ) -> None:
+        self.beta, self.gain_db, self.silence, self.adversarial = beta, gain_db, silence, adversarial
+        self.last: dict[str, Tensor] = {}  # what the last `loss` made, for `adversary_loss`
 
     def sounds(self, batch: dict, generator: torch.Generator | None = None) -> Tensor:
         """The batch's mixtures and targets (2 B, T) at the level of the systems; varied where there is a generator."""
@@ -53,13 +61,27 @@ class Autoencoding:
             gain = gain * 10 ** (self.gain_db * (2 * uniform[0] - 1) / 20) * (uniform[1] >= self.silence)
         return torch.cat([batch["mixture"] * gain, batch["target"] * gain])
 
-    def loss(self, network: nn.Module, batch: dict, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """The module's loss, and its two parts: the first in nats of the log-mel."""
+    def loss(
+        self, network: nn.Module, batch: dict, generator: torch.Generator, adversary: nn.Module | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The module's loss, and its parts: the first in nats of the log-mel."""
         config = _config(network)
         log_mel = log_mel_spectrogram(self.sounds(batch, generator), config.mel())
         estimate, posterior = network(log_mel, generator)
         error, kl = (estimate - log_mel).abs().mean(), posterior.kl().mean()
-        return error / config.mel_scale + self.beta * kl, {"error": error.detach(), "kl": kl.detach()}
+        total, terms = error / config.mel_scale + self.beta * kl, {"error": error, "kl": kl}
+        if adversary is not None:
+            terms["adversarial"] = adversarial_loss(adversary(estimate))
+            total = total + self.adversarial * terms["adversarial"]
+            self.last = {"real": log_mel, "made": estimate.detach()}
+        return total, {name: term.detach() for name, term in terms.items()}
+
+    def adversary_loss(self, adversary: nn.Module) -> Tensor:
+        """Equation (1) of `lasslab.models.discriminators`, of what the last `loss` made."""
+        both = adversary(torch.cat([self.last["real"], self.last["made"]]))  # one call: one forward pass of DDP
+        halves = [(score.chunk(2), [feature.chunk(2) for feature in features]) for score, features in both]
+        real, made = ([(score[k], [feature[k] for feature in features]) for score, features in halves] for k in (0, 1))
+        return discriminator_loss(real=real, generated=made)
 
     def validate(self, network: nn.Module, batch: dict) -> dict[str, Tensor]:
         """Per example: minus the mean error in nats of the log-mel, for the mean of q(z | x); and the KL."""
@@ -94,6 +116,9 @@ class VAERecipe:
         seconds: length of a piece.
         snr_low, snr_high: range of the SNR in dB, drawn uniformly.
         beta, gain_db, silence: see `Autoencoding`.
+        loss_adversarial: weight of an adversary's term; 0 trains without one.
+        adversary_from: step at which it begins to count.
+        adversary_learning_rate: of its optimiser.
         speed, filter_db, shift, reverse_polarity: see `lasslab.data.mixtures.Augmentation`.
         n_validation: mixtures to validate on, at 0 dB.
         n_steps … device: see `lasslab.training.fit.FitConfig`.
@@ -112,6 +137,9 @@ class VAERecipe:
     beta: float = 0.02
     gain_db: float = 10.0
     silence: float = 0.02
+    loss_adversarial: float = 0.0
+    adversary_from: int = 1_000
+    adversary_learning_rate: float = 2e-4
     speed: float = 0.12
     filter_db: float = 5.0
     shift: bool = False
@@ -167,6 +195,10 @@ VAE_PRESETS: dict[str, VAERecipe] = {
         seconds=10.23,
         n_steps=500_000,
         batch_size=8,
+        beta=1e-6,
+        loss_adversarial=0.5,
+        adversary_from=50_000,
+        adversary_learning_rate=4.5e-6,
         learning_rate=4.5e-6,
         ema_decay=0.0,
         mixed_precision="bf16",
@@ -202,7 +234,13 @@ def train_vae(recipe: VAERecipe, directory: str | Path, *, resume: bool = False,
     if recipe.start_from and not resume:
         load_weights(network, find_checkpoint(recipe.start_from))
     dataset, validation = training_sounds(recipe), validation_sounds(recipe)
-    objective = Autoencoding(beta=recipe.beta, gain_db=recipe.gain_db, silence=recipe.silence)
+    objective = Autoencoding(
+        beta=recipe.beta, gain_db=recipe.gain_db, silence=recipe.silence, adversarial=recipe.loss_adversarial
+    )
+    adversary = None
+    if recipe.loss_adversarial:
+        judge = SpectrogramDiscriminator()
+        adversary = Adversary(judge, start=recipe.adversary_from, learning_rate=recipe.adversary_learning_rate)
     # Everything is there: from here on the folder may be written to.
     write_recipe(recipe, directory)
     result = fit(
@@ -212,6 +250,7 @@ def train_vae(recipe: VAERecipe, directory: str | Path, *, resume: bool = False,
         directory=directory,
         config=recipe.fit_config(),
         validation=validation,
+        adversary=adversary,
         checkpoint_config={
             "system": "vae",
             "network": config.to_dict(),

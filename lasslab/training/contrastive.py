@@ -28,6 +28,7 @@ from lasslab.signal.audio import SAMPLE_RATE, fit_length
 from lasslab.signal.mel import log_mel_spectrogram
 from lasslab.training.fit import FitConfig, FitResult, fit
 from lasslab.training.runs import check_folder, write_recipe
+from lasslab.training.sounds import training_clips
 
 
 class Contrastive:
@@ -226,18 +227,7 @@ CONTRASTIVE_PRESETS: dict[str, ContrastiveRecipe] = {
 
 def training_sounds(recipe: ContrastiveRecipe) -> MixtureDataset:
     """Every training clip with the sound that may be mixed in, drawn anew for each step; labels are equally likely."""
-    share = {"synthesis": recipe.synthesis_share, "esc50": 1 - recipe.synthesis_share}
-    names = recipe.corpus.split("+")
-    clips: list[Clip] = []
-    weights: list[float] = []
-    for name in names:
-        folds = recipe.folds if name == "esc50" else None
-        corpus = load_corpus(name, folds=folds, n_per_class=recipe.n_per_class, seed=recipe.seed)
-        known = [clip for clip in corpus if clip.label in EVENT_CLASSES]  # of ESC-50, the classes synthesis has too
-        counts = {label: sum(clip.label == label for clip in known) for label in {clip.label for clip in known}}
-        scale = (share[name] if len(names) > 1 else 1.0) / len(counts)
-        clips += known
-        weights += [scale / counts[clip.label] for clip in known]
+    clips, weights = training_clips(recipe, labels=EVENT_CLASSES)  # of ESC-50, the classes synthesis has too
     return MixtureDataset(
         clips,
         n=recipe.n_steps * recipe.batch_size * recipe.accumulate,

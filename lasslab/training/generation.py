@@ -28,8 +28,8 @@ from lasslab.models.velocity import SIZES, VelocityNetwork, condition_on
 from lasslab.signal.audio import SAMPLE_RATE
 from lasslab.training.fit import FitConfig, FitResult, fit
 from lasslab.training.latents import LatentMixtures, cached_text
-from lasslab.training.masking import training_clips
 from lasslab.training.runs import check_folder, write_recipe
+from lasslab.training.sounds import training_clips
 
 
 def sample_flow(field: Field, x: Tensor, n_steps: int) -> Tensor:
@@ -189,8 +189,11 @@ class GenerationRecipe:
             raise ValueError(f"process is one of {', '.join(PROCESSES)}, got {self.process!r}")
         if self.size not in SIZES:
             raise ValueError(f"size is one of {', '.join(SIZES)}, got {self.size!r}")
-        if self.n_mixtures < 1:
-            raise ValueError(f"n_mixtures must be at least 1, got {self.n_mixtures}")
+        for name in ("n_mixtures", "n_validation"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 <= self.text_dropout <= 1:
+            raise ValueError(f"text_dropout is a share in [0, 1], got {self.text_dropout}")
         self.fit_config()  # checks its own values
 
     def fit_config(self) -> FitConfig:
@@ -269,8 +272,9 @@ def train_generation(
     network = VelocityNetwork(config)
     if recipe.start_from and not resume:
         load_weights(network, find_checkpoint(recipe.start_from))
-    dataset = LatentMixtures(training_mixtures(recipe), vae, progress=progress)
-    held_out = LatentMixtures(validation_mixtures(recipe), vae, progress=progress)
+    heard, unheard = training_mixtures(recipe), validation_mixtures(recipe)  # both, before the long encoding
+    held_out = LatentMixtures(unheard, vae, progress=progress)
+    dataset = LatentMixtures(heard, vae, progress=progress)
     text = cached_text(encoder, {*dataset.queries, *held_out.queries})
     items = [held_out[index] for index in range(len(held_out))]
     validation = [default_collate(items[first : first + 16]) for first in range(0, len(items), 16)]

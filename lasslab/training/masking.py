@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch.utils.data import default_collate
 
-from lasslab.data.corpora import Clip, load_corpus
+from lasslab.data.corpora import load_corpus
 from lasslab.data.mixtures import Augmentation, MixtureDataset, mix_batch
 from lasslab.evaluation.provenance import device_name, git_commit
 from lasslab.models.checkpoints import find_checkpoint, load_weights
@@ -18,6 +18,7 @@ from lasslab.models.text import load_text_encoder
 from lasslab.training.fit import FitConfig, FitResult, fit
 from lasslab.training.objectives import Masking, MaskingWeights
 from lasslab.training.runs import check_folder, write_recipe
+from lasslab.training.sounds import training_clips
 
 
 @dataclass(frozen=True)
@@ -230,21 +231,6 @@ def train_masking(
         resume=resume,
         progress=progress,
     )
-
-
-def training_clips(recipe: MaskingRecipe) -> tuple[list[Clip], list[float]]:
-    """The clips of a recipe and their weights: labels are equally likely within a corpus."""
-    share = {"synthesis": recipe.synthesis_share, "esc50": 1 - recipe.synthesis_share}
-    names = recipe.corpus.split("+")
-    clips, weights = [], []
-    for name in names:
-        folds = recipe.folds if name == "esc50" else None
-        corpus = load_corpus(name, folds=folds, n_per_class=recipe.n_per_class, seed=recipe.seed)
-        per_label = {label: sum(clip.label == label for clip in corpus) for label in {clip.label for clip in corpus}}
-        scale = (share[name] if len(names) > 1 else 1.0) / len(per_label)
-        clips += corpus
-        weights += [scale / per_label[clip.label] for clip in corpus]
-    return clips, weights
 
 
 def training_mixtures(recipe: MaskingRecipe) -> MixtureDataset:

@@ -29,8 +29,8 @@ from lasslab.signal.audio import SAMPLE_RATE, fit_length
 from lasslab.signal.mel import MelConfig, griffin_lim, log_mel_spectrogram, mel_filterbank, mel_to_magnitude
 from lasslab.signal.spectral import stft
 from lasslab.training.fit import Adversary, FitConfig, FitResult, fit
-from lasslab.training.masking import training_clips
 from lasslab.training.runs import check_folder, write_recipe
+from lasslab.training.sounds import training_clips
 
 #: (n_fft, hop_length, n_mels) of the mel loss; the third is the one vocoders read
 SCALES = ((128, 32, 10), (512, 128, 40), (1024, 160, 64), (2048, 512, 128))
