@@ -7,7 +7,7 @@ import typer
 
 
 def train(
-    objective: Annotated[str, typer.Argument(help="What to train: masking or clap.")],
+    objective: Annotated[str, typer.Argument(help="What to train: masking, clap, vae, vocoder, flow or diffusion.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the training.")],
     preset: Annotated[str, typer.Option(help="quick, lab, ...; a wrong one lists them.")] = "quick",
     settings: Annotated[
@@ -16,7 +16,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Continue the training in the folder.")] = False,
 ) -> None:
     """Train a network; Ctrl-C stops after the step in progress, --resume goes on."""
-    from lasslab.training.recipes import PRESETS, recipe_class, train_recipe
+    from lasslab.training.recipes import PRESETS, check_objective, recipe_class, train_recipe
     from lasslab.training.runs import change_recipe, read_recipe
 
     if objective not in PRESETS:
@@ -24,7 +24,9 @@ def train(
     if preset not in PRESETS[objective]:
         raise ValueError(f"unknown preset {preset!r}: choose one of {', '.join(PRESETS[objective])}")
     recipe = read_recipe(output, recipe_class(objective)) if resume else PRESETS[objective][preset]
-    result = train_recipe(change_recipe(recipe, settings or []), output, resume=resume)
+    recipe = change_recipe(recipe, settings or [])
+    check_objective(recipe, objective, output)
+    result = train_recipe(recipe, output, resume=resume)
     best = "not validated" if result.best is None else f"best {result.best:.2f} at step {result.best_step}"
     typer.echo(f"{output}: step {result.step}, {result.seconds:.0f} s, {best}; the weights are in {output / 'best'}")
     if result.stopped:

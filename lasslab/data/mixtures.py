@@ -432,6 +432,7 @@ class MixtureDataset(Dataset):
         self.seed = seed
         self.n_samples = round(seconds * SAMPLE_RATE)
         self.snr_db = snr_db
+        self.max_similarity = max_similarity
         self.augmentation = augmentation
         self._waveforms: dict[int, tuple[Tensor, np.ndarray]] = {}
         self._n_cached = 0
