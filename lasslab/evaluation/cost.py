@@ -2,7 +2,8 @@
 
 The seconds are those of the clock, after the device has finished. A call about several clips is divided by their
 number, and the median over the calls is given, so that the first one, which allocates and fills caches, does not
-decide.
+decide. The JSON also has the seconds that processors worked, all threads together: the figure to look at where the
+machine does much else.
 
 Memory on CUDA is what torch had allocated at most during a call, weights included. On a CPU it is how much the resident
 memory of the process grew while a call ran, at most, looked at every few milliseconds: weights and what an earlier call
@@ -34,7 +35,8 @@ class Meter:
     Args:
         device: where the system computes.
         batch_size: most clips of a call, for the record.
-        seconds: per clip, of each call.
+        seconds: per clip, of each call, by the clock.
+        processor_seconds: per clip, of each call, of all threads of the process.
         total: seconds of all calls together.
         peak: bytes, the most of any call.
     """
@@ -42,6 +44,7 @@ class Meter:
     device: torch.device
     batch_size: int
     seconds: list[float] = field(default_factory=list)
+    processor_seconds: list[float] = field(default_factory=list)
     total: float = 0.0
     peak: int = 0
 
@@ -60,11 +63,12 @@ class Meter:
             torch.cuda.synchronize(self.device)
             torch.cuda.reset_peak_memory_stats(self.device)
         with _ResidentMemory(watch=not on_cuda) as memory:
-            started = time.perf_counter()
+            started, worked = time.perf_counter(), time.process_time()
             result = call()
             if on_cuda:
                 torch.cuda.synchronize(self.device)
             took = time.perf_counter() - started
+            self.processor_seconds.append((time.process_time() - worked) / n_clips)
         self.seconds.append(took / n_clips)
         self.total += took
         grown = torch.cuda.max_memory_allocated(self.device) if on_cuda else memory.growth
@@ -74,12 +78,17 @@ class Meter:
     def to_json(self) -> dict[str, Any]:
         """Median seconds per clip, most memory in bytes, and what both are of."""
         return {
-            "seconds_per_clip": round(statistics.median(self.seconds), 6) if self.seconds else None,
+            "seconds_per_clip": _median(self.seconds),
+            "processor_seconds_per_clip": _median(self.processor_seconds),
             "calls": len(self.seconds),
             "batch_size": self.batch_size,
             "memory_bytes": self.peak if self.seconds else None,
             "memory": MEMORY["cuda" if self.device.type == "cuda" else "cpu"],
         }
+
+
+def _median(seconds: list[float]) -> float | None:
+    return round(statistics.median(seconds), 6) if seconds else None
 
 
 class _ResidentMemory:

@@ -23,6 +23,7 @@ def test_seconds_are_per_clip_and_the_first_call_does_not_decide(monkeypatch):
     assert found["seconds_per_clip"] == pytest.approx(0.1), "median of 1, 0.1, 0.05, 0.06 and 0.1"
     assert found["calls"] == 5 and found["batch_size"] == 4
     assert meter.total == pytest.approx(5.06)
+    assert found["processor_seconds_per_clip"] < 0.05, "nobody worked: the clock was turned by hand"
 
 
 def test_memory_is_what_the_call_needed_at_most():
@@ -48,6 +49,7 @@ def test_a_call_that_fails_is_not_counted():
         meter.run(broken, n_clips=1)
     assert meter.to_json() == {
         "seconds_per_clip": None,
+        "processor_seconds_per_clip": None,
         "calls": 0,
         "batch_size": 1,
         "memory_bytes": None,
