@@ -82,8 +82,8 @@ class LatentSeparator:
                 f"{network.config.latent_channels}: use the VAE it was trained with"
             )
         _check_sampling(n_steps, guidance_scale)
-        if not window_seconds > 0:
-            raise ValueError(f"window_seconds must be positive, got {window_seconds}")
+        if not 0 < window_seconds < math.inf:
+            raise ValueError(f"window_seconds must be a positive number of seconds, got {window_seconds}")
         self.network = network.eval().to(memory_format=torch.channels_last)
         self.text_encoder = text_encoder if isinstance(text_encoder, TextCache) else TextCache(text_encoder)
         self.n_steps, self.guidance_scale, self.window_seconds = n_steps, guidance_scale, window_seconds
@@ -342,7 +342,7 @@ def draw_noise(shape: Sequence[int], generator: torch.Generator) -> Tensor:
 
 
 def _check_sampling(n_steps: int, guidance_scale: float) -> None:
-    if n_steps < 1 or n_steps != int(n_steps):
+    if not isinstance(n_steps, int) or n_steps < 1:
         raise ValueError(f"n_steps must be a whole number of at least 1, got {n_steps}: 10 is usual")
     if not (math.isfinite(guidance_scale) and guidance_scale >= 0):
         raise ValueError(f"guidance_scale must be 0 or more, got {guidance_scale}: 1 is no guidance")
@@ -408,9 +408,10 @@ def load_generative_separator(folder: Path, config: dict[str, Any], device: torc
     path = folder / CONFIG_FILE
     check_fields(config, GENERATIVE_FIELDS, path=path)
     config = GENERATIVE_FIELDS | config
+    sizes = build_config(VelocityConfig, config["network"], path=path)
     try:
-        network = VelocityNetwork(build_config(VelocityConfig, config["network"], path=path))
-    except (ArithmeticError, RuntimeError, TypeError) as error:
+        network = VelocityNetwork(sizes)
+    except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{path}: no network has these sizes ({reason}): restore the file") from error
     load_weights(network, folder)
@@ -420,13 +421,12 @@ def load_generative_separator(folder: Path, config: dict[str, Any], device: torc
             f"{path}: text_encoder {config['text_encoder']!r} is {text_encoder.dim} wide, "
             f"the network expects text_dim {network.config.text_dim}: name the encoder it was trained with"
         )
-    vae, vocoder = load_vae(config["vae"], device=device), load_vocoder(config["vocoder"], device=device)
     settings = {name: config[name] for name in ("n_steps", "guidance_scale", "window_seconds")}
     try:
         return SYSTEMS[config["system"]](
             network.to(device).requires_grad_(False),
-            vae,
-            vocoder,
+            load_vae(config["vae"], device=device),
+            load_vocoder(config["vocoder"], device=device),
             text_encoder,
             **settings,
             name=folder.resolve().name,

@@ -14,7 +14,7 @@ from lasslab.evaluation.metrics import sdr
 from lasslab.models.checkpoints import save_network
 from lasslab.models.resunetpp import ResUNetPlusPlus, ResUNetPlusPlusConfig
 from lasslab.models.text import TextEmbedding
-from lasslab.systems import separation
+from lasslab.systems import masking
 from lasslab.systems.separation import (
     BASELINES,
     ConstantGain,
@@ -285,7 +285,7 @@ def test_impossible_frames_are_refused(arguments):
 def root(tmp_path: Path, monkeypatch) -> Path:
     """A checkpoint folder with one checkpoint, "tiny", whose text encoder is the letters."""
     monkeypatch.setenv("LASSLAB_CHECKPOINTS", str(tmp_path))
-    monkeypatch.setattr(separation, "load_text_encoder", lambda name, device: LetterEncoder())
+    monkeypatch.setattr(masking, "load_text_encoder", lambda name, device: LetterEncoder())
     config = {"system": "mask", "network": TINY, "text_encoder": "minilm", "sample_rate": 16_000}
     save_network(tmp_path / "tiny", tiny_network(), config)
     return tmp_path
@@ -331,7 +331,7 @@ def test_an_unknown_system_is_told_what_exists(root):
     [
         ({"system": None}, "missing fields system"),
         ({"network": None}, "missing fields network"),
-        ({"system": "flow"}, "'flow'"),
+        ({"system": "magic"}, "'magic'"),
         ({"colour": "red"}, "unknown fields colour"),
         ({"sample_rate": 8_000}, "8000"),
         ({"n_fft": "big"}, "n_fft is 'big'"),
