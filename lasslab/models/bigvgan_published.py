@@ -1,8 +1,8 @@
-"""BigVGAN as NVIDIA publishes it, brought into the layout of `lasslab.models.bigvgan`. FlowSep's vocoder is laid out alike.
+"""BigVGAN as NVIDIA publishes it, brought into the layout of `lasslab.models.bigvgan`. FlowSep's vocoder is alike.
 
 There, every convolution carries a weight norm, the constants of the low-pass filters lie among the weights, the
-configuration has HiFi-GAN's names, and spectrograms begin (n_fft - hop) / 2 samples before the clip, which centres frame
-n on sample n * hop + hop / 2.
+configuration has HiFi-GAN's names, and spectrograms begin (n_fft - hop) / 2 samples before the clip, which centres
+frame n on sample n * hop + hop / 2.
 """
 
 import os

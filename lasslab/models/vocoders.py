@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lasslab.signal.audio import fit_length
-from lasslab.signal.mel import MelConfig, griffin_lim, mask_to_bins, mel_filterbank, mel_to_magnitude
+from lasslab.signal.mel import MelConfig, griffin_lim, mel_filterbank, mel_to_magnitude
 from lasslab.signal.spectral import istft, stft
 
 HUB_SUBFOLDER = "vocoder"  # where AudioLDM's repositories keep it
@@ -95,7 +95,8 @@ def match_mel(waveform: Tensor, log_mel: Tensor, config: MelConfig | None = None
 
     then to a waveform and back, n_iter times. The gains are not a magnitude that the waveform must take, as in
     Griffin-Lim: within a band the spectrum keeps its shape, and no phase is computed, so a repetition costs less than
-    half. Where the mel asked for lies on the floor, a band is only ever turned down.
+    half. Where the mel asked for lies on the floor, a band is only ever turned down. Bins that no filter reaches (0 Hz)
+    follow the nearest that one does.
 
     Differentiable.
 
@@ -121,11 +122,14 @@ def match_mel(waveform: Tensor, log_mel: Tensor, config: MelConfig | None = None
             f"{waveform.shape[-1]}: pass the waveform that was made from this mel"
         )
     wanted = F.pad(log_mel, (0, 1), mode="replicate").exp()  # the STFT has a frame centred on the end
-    filters = mel_filterbank(config).to(waveform)
+    filters = mel_filterbank(config).to(waveform)  # (M, F)
+    reached = filters.any(dim=0).nonzero()[:, 0]
+    nearest = torch.arange(filters.shape[1], device=filters.device).clamp(reached[0], reached[-1])
+    spread = (filters / filters.sum(dim=0).clamp_min(1e-12))[:, nearest].mT  # (F, M), rows of sum 1
     for _ in range(n_iter):
         spectrum = stft(waveform, n_fft=config.n_fft, hop_length=config.hop_length)  # (B, F, N + 1)
         present = filters @ (spectrum.real.square() + spectrum.imag.square() + 1e-20).sqrt()
-        gain = mask_to_bins(wanted / present.clamp_min(config.floor), config)
+        gain = spread @ (wanted / present.clamp_min(config.floor))
         waveform = istft(spectrum * gain, n_fft=config.n_fft, hop_length=config.hop_length, length=n_samples)
     return waveform
 
