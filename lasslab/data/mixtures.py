@@ -12,21 +12,18 @@ Notebooks 03 (mixing) and 04 (the cosine filter).
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy import fft
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lasslab.data.corpora import Clip
-from lasslab.data.wording import reword
-from lasslab.signal.audio import SAMPLE_RATE, fit_length, loudness, resample
+from lasslab.data.clips import Clip
+from lasslab.data.crops import Augmentation, Crops
+from lasslab.signal.audio import SAMPLE_RATE, fit_length, loudness
 from lasslab.signal.spectral import stft
 
-MOST_DRAWS = 10_000  # of a clip that shares no sound with the others, before giving up
 LOUDNESS_GATE = -70.0  # LUFS; what stays below has no loudness
 
 
@@ -305,57 +302,6 @@ def cosine_similarity(a: Tensor, b: Tensor) -> Tensor:
     return product / norms.clamp(min=torch.finfo(a.dtype).tiny)
 
 
-@dataclass(frozen=True)
-class Augmentation:
-    """Changes that keep a sound what it is, applied to each clip on its own before mixing.
-
-    Args:
-        speed: largest relative change of speed (and pitch); 0.1 is 0.9 to 1.1.
-        filter_db: largest gain in dB of a smooth random equaliser of five bands.
-        shift: start at a random place, wrapping around.
-        reverse_polarity: flip the sign half of the time.
-    """
-
-    speed: float = 0.0
-    filter_db: float = 0.0
-    shift: bool = False
-    reverse_polarity: bool = False
-
-    def draw_rate(self, random: np.random.Generator) -> int:
-        """Sample rate to read the clip at, Hz: other than 16 kHz, it plays faster or slower."""
-        return round(SAMPLE_RATE * (1 + random.uniform(-self.speed, self.speed)))
-
-    def __call__(self, waveform: Tensor, random: np.random.Generator) -> Tensor:
-        """Filter, shift and flip one clip (T,), drawing from `random`."""
-        if self.filter_db:
-            waveform = equalise(waveform, random.uniform(-self.filter_db, self.filter_db, size=5))
-        if self.shift:
-            waveform = waveform.roll(int(random.integers(waveform.shape[-1])))
-        if self.reverse_polarity and random.random() < 0.5:
-            waveform = -waveform
-        return waveform
-
-
-def equalise(waveform: Tensor, gains_db: Sequence[float]) -> Tensor:
-    """A zero-phase equaliser: gains at equal steps of the mel scale from 0 Hz to Nyquist, interpolated in dB.
-
-    Args:
-        waveform: (T,).
-        gains_db: gain of each band in dB, at least two.
-
-    Returns:
-        Filtered waveform (T,).
-    """
-    n_samples = waveform.shape[-1]
-    frequency = np.fft.rfftfreq(n_samples, 1 / SAMPLE_RATE)
-    mel = np.log1p(frequency / 700) / np.log1p(SAMPLE_RATE / 2 / 700)  # 0 to 1
-    gain = 10 ** (np.interp(mel, np.linspace(0, 1, len(gains_db)), gains_db) / 20)
-    # scipy's transform: torch's gives other last bits on several threads than on one, and so in a worker of a loader
-    samples = waveform.detach().cpu().numpy()
-    spectrum = fft.rfft(samples) * gain.astype(samples.dtype)
-    return torch.from_numpy(fft.irfft(spectrum, n=n_samples)).to(waveform)
-
-
 class MixtureDataset(Dataset):
     """Training pairs drawn from clips: item i is a function of (seed, i) alone, whatever the number of workers.
 
@@ -392,8 +338,6 @@ class MixtureDataset(Dataset):
     filter_batch = 64
     #: pairs whose spectrograms are compared at a time: few enough to stay in a processor's cache
     filter_block = 4
-    #: samples kept in memory, 12 bytes each (800 MB); beyond, the clips read first are read again when drawn again
-    max_cached = 2**26
 
     def __init__(
         self,
@@ -412,41 +356,37 @@ class MixtureDataset(Dataset):
         seed: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:
-        labels = sorted({clip.label for clip in clips})
-        if len(labels) < 2:
-            raise ValueError(f"mixing needs clips of at least two labels, got {labels or 'no clip'}")
+        self.crops = Crops(clips, seconds=seconds, weights=weights, augmentation=augmentation, reword=reword)
+        labels = self.crops.labels
         if n < 1:
             raise ValueError(f"n must be at least 1, got {n}")
-        if not (math.isfinite(seconds) and round(seconds * SAMPLE_RATE) >= 1):
-            raise ValueError(f"seconds must be positive and hold a sample, got {seconds}")
         if snr_db is not None and not -math.inf < snr_db[0] <= snr_db[1] < math.inf:
             raise ValueError(f"snr_db is (lowest, highest), got {snr_db}")
-        for name, share in (("third_source", third_source), ("absent", absent), ("reword", reword)):
+        for name, share in (("third_source", third_source), ("absent", absent)):
             if not 0 <= share <= 1:
                 raise ValueError(f"{name} is a share in [0, 1], got {share}")
         needed = 2 + (third_source > 0) + (absent > 0)
         if len(labels) < needed:
             raise ValueError(f"third_source and absent need clips of {needed} labels here, got {', '.join(labels)}")
-        self.third_source, self.absent, self.reword = third_source, absent, reword
-        self.clips = list(clips)
+        self.third_source, self.absent = third_source, absent
         self.seed = seed
-        self.n_samples = round(seconds * SAMPLE_RATE)
         self.snr_db = snr_db
         self.max_similarity = max_similarity
-        self.augmentation = augmentation
-        self._waveforms: dict[int, tuple[Tensor, np.ndarray]] = {}
-        self._n_cached = 0
-        self._probability = _clip_probability(self.clips, weights)
-        self._target_probability = self._probability
+        self.target_probability = self.crops.probability
         if target_labels is not None:
-            wanted = self._probability * [clip.label in set(target_labels) for clip in self.clips]
+            wanted = self.crops.probability * [clip.label in set(target_labels) for clip in self.clips]
             if not wanted.any():
                 raise ValueError(f"no clip has a label of target_labels={sorted(target_labels)}: there are {labels}")
-            self._target_probability = wanted / wanted.sum()
+            self.target_probability = wanted / wanted.sum()
         self.similarities = torch.empty(0)
         self._candidates = torch.arange(n)
         if max_similarity is not None:
             self._filter(n, max_similarity, torch.device(device))
+
+    @property
+    def clips(self) -> list[Clip]:
+        """What is mixed."""
+        return self.crops.clips
 
     def __len__(self) -> int:
         return len(self._candidates)
@@ -457,43 +397,29 @@ class MixtureDataset(Dataset):
     def _draw(self, candidate: int) -> dict:
         """Candidate number -> item; the same number always gives the same item."""
         random = np.random.default_rng([self.seed, candidate])
-        first = self._choose(random, self._target_probability, without=())
-        second = self._choose(random, self._probability, without=(first,))
+        crops = self.crops
+        first = crops.choose(random, probability=self.target_probability)
+        second = crops.choose(random, without=(first,))
         present = [first, second]
-        target, interference = self._crop(first, random), self._crop(second, random)
+        target, interference = crops.crop(first, random), crops.crop(second, random)
         if self.third_source and random.random() < self.third_source:
-            third = self._choose(random, self._probability, without=present)
+            third = crops.choose(random, without=present)
             present.append(third)
-            interference = _add_within(interference, self._crop(third, random), level_db=random.uniform(-6, 6))
+            interference = add_within(interference, crops.crop(third, random), level_db=random.uniform(-6, 6))
         item = {
             "target": target,
             "interference": interference,
             "snr_db": torch.tensor(self._snr(target, interference, random)),
-            "query": self._query(first, random),
+            "query": crops.query(first, random),
             "label": self.clips[first].label,
             "interference_label": self.clips[second].label,
         }
         if self.absent:
             item["absent"] = torch.tensor(bool(random.random() < self.absent))
             if item["absent"]:
-                other = self._choose(random, self._target_probability, without=present)
-                item |= {"query": self._query(other, random), "label": self.clips[other].label}
+                other = crops.choose(random, without=present, probability=self.target_probability)
+                item |= {"query": crops.query(other, random), "label": self.clips[other].label}
         return item
-
-    def _choose(self, random: np.random.Generator, probability: np.ndarray, *, without: Sequence[int]) -> int:
-        """Number of a clip that shares no sound with the clips `without`."""
-        for _ in range(MOST_DRAWS):
-            number = int(random.choice(len(self.clips), p=probability))
-            if not any(self.clips[number].shares_sound(self.clips[other]) for other in without):
-                return number
-        names = ", ".join(self.clips[other].source for other in without)
-        raise ValueError(f"nearly every clip shares a sound with {names}: leave out tags that all clips have")
-
-    def _query(self, number: int, random: np.random.Generator) -> str:
-        caption = str(random.choice(self.clips[number].captions))
-        if self.reword and random.random() < self.reword:
-            return reword(caption, random)
-        return caption
 
     def _snr(self, target: Tensor, interference: Tensor, random: np.random.Generator) -> float:
         if self.snr_db is not None:
@@ -502,47 +428,6 @@ class MixtureDataset(Dataset):
         difference = _ungated_loudness(target) - _ungated_loudness(interference)
         energy = target.square().sum() / interference.square().sum()
         return 10 * math.log10(float(energy)) - difference
-
-    def _crop(self, number: int, random: np.random.Generator) -> Tensor:
-        """An augmented piece of the clip, `n_samples` long; a shorter clip is padded with silence."""
-        augmentation = self.augmentation or Augmentation()
-        rate = augmentation.draw_rate(random)
-        waveform = self._loud_piece(number, round(self.n_samples * rate / SAMPLE_RATE), random)
-        if rate != SAMPLE_RATE:
-            waveform = resample(waveform, orig_rate=rate, new_rate=SAMPLE_RATE)
-        return augmentation(fit_length(waveform, self.n_samples), random)
-
-    def _loud_piece(self, number: int, length: int, random: np.random.Generator) -> Tensor:
-        """The first of eight random pieces that holds its share of the clip's energy, or the loudest of them.
-
-        Many sounds are events with long pauses: a piece from a pause has no SNR, and teaches nothing.
-        """
-        waveform, energy_before = self._waveform(number)
-        spare = waveform.shape[-1] - length
-        if spare <= 0:
-            return waveform
-        starts = random.integers(spare + 1, size=8)
-        energy = energy_before[starts + length] - energy_before[starts]
-        share = energy_before[-1] * length / waveform.shape[-1]
-        loud = np.flatnonzero(energy > 0.3 * share)
-        start = int(starts[loud[0] if len(loud) else energy.argmax()])
-        if not bool(waveform[start : start + length].any()):  # all eight fell into digital silence
-            start = min(max(int(waveform.abs().argmax()) - length // 2, 0), spare)
-        return waveform[start : start + length]
-
-    def _waveform(self, number: int) -> tuple[Tensor, np.ndarray]:
-        """Samples (T,) of a clip, and the energy before each sample (T + 1,). Read once, kept while there is room."""
-        found = self._waveforms.get(number)
-        if found is None:
-            waveform = self.clips[number].load()
-            if not bool(waveform.any()):
-                raise ValueError(f"clip {self.clips[number].source} is silent: leave it out of the corpus")
-            found = waveform, np.concatenate([[0.0], np.cumsum(waveform.double().square().numpy())])
-            self._waveforms[number] = found
-            self._n_cached += len(waveform)
-            while self._n_cached > self.max_cached and len(self._waveforms) > 1:
-                self._n_cached -= len(self._waveforms.pop(next(iter(self._waveforms)))[0])
-        return found
 
     def _filter(self, n: int, max_similarity: float, device: torch.device) -> None:
         if not 0 < max_similarity <= 1:
@@ -602,8 +487,8 @@ def mix_batch(batch: dict) -> dict:
     return {**batch, **mixed._asdict()}
 
 
-def _add_within(first: Tensor, second: Tensor, *, level_db: float) -> Tensor:
-    """Add a sound whose energy is `level_db` above the first's."""
+def add_within(first: Tensor, second: Tensor, *, level_db: float) -> Tensor:
+    """Add to a sound (T,) another (T,) whose energy is `level_db` above the first's."""
     energy = first.square().sum() / second.square().sum()
     return first + second * (energy * 10 ** (level_db / 10)).sqrt()
 
@@ -615,17 +500,3 @@ def _ungated_loudness(waveform: Tensor) -> float:
         return level
     peak = float(waveform.abs().max())
     return loudness(waveform / peak, sample_rate=SAMPLE_RATE) + 20 * math.log10(peak)
-
-
-def _clip_probability(clips: Sequence[Clip], weights: Sequence[float] | None) -> np.ndarray:
-    if weights is None:
-        per_label: dict[str, int] = {}
-        for clip in clips:
-            per_label[clip.label] = per_label.get(clip.label, 0) + 1
-        weights = [1 / per_label[clip.label] for clip in clips]
-    weights = np.asarray(weights, dtype=np.float64)
-    if weights.shape != (len(clips),) or not (weights >= 0).all() or not weights.sum() > 0:
-        raise ValueError(f"weights must be {len(clips)} numbers of at least 0, one per clip, and not all 0")
-    if len({clip.label for clip, weight in zip(clips, weights, strict=True) if weight > 0}) < 2:
-        raise ValueError("weights leave clips of one label only: mixing needs two")
-    return weights / weights.sum()

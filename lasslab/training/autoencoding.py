@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from lasslab.data.corpora import load_corpus
-from lasslab.data.mixtures import Augmentation, MixtureDataset, mix_batch
+from lasslab.data.crops import Augmentation
+from lasslab.data.mixtures import MixtureDataset, mix_batch
 from lasslab.evaluation.provenance import device_name, git_commit
 from lasslab.models.checkpoints import CONFIG_FILE, find_checkpoint, load_weights, read_config
 from lasslab.models.discriminators import SpectrogramDiscriminator, adversarial_loss, discriminator_loss
@@ -119,7 +120,7 @@ class VAERecipe:
         loss_adversarial: weight of an adversary's term; 0 trains without one.
         adversary_from: step at which it begins to count.
         adversary_learning_rate: of its optimiser.
-        speed, filter_db, shift, reverse_polarity: see `lasslab.data.mixtures.Augmentation`.
+        speed, filter_db, shift, reverse_polarity: see `lasslab.data.crops.Augmentation`.
         n_validation: mixtures to validate on, at 0 dB.
         n_steps … device: see `lasslab.training.fit.FitConfig`.
     """

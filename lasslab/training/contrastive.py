@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from lasslab.data.corpora import Clip, load_corpus
-from lasslab.data.mixtures import Augmentation, MixtureDataset, mix_at_snr
+from lasslab.data.crops import Augmentation
+from lasslab.data.mixtures import MixtureDataset, mix_at_snr
 from lasslab.data.synthesis import EVENT_CLASSES
 from lasslab.evaluation.provenance import device_name, git_commit
 from lasslab.models.clap import CLAP, SIZES
@@ -158,7 +159,7 @@ class ContrastiveRecipe:
         seconds: length of a training clip.
         snr_low, snr_high: range of the SNR, in dB, of the sound mixed into half of the clips.
         gain_db, noise_db, classification: see `Contrastive`.
-        speed, filter_db, shift, reverse_polarity: see `lasslab.data.mixtures.Augmentation`.
+        speed, filter_db, shift, reverse_polarity: see `lasslab.data.crops.Augmentation`.
         n_steps … device: see `lasslab.training.fit.FitConfig`.
     """
 

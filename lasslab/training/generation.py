@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from lasslab.data.corpora import load_corpus
-from lasslab.data.mixtures import Augmentation, MixtureDataset
+from lasslab.data.crops import Augmentation
+from lasslab.data.mixtures import MixtureDataset
 from lasslab.diffusion import diffusion_loss
 from lasslab.diffusion import sample as sample_diffusion
 from lasslab.evaluation.provenance import device_name, git_commit
@@ -139,7 +140,7 @@ class GenerationRecipe:
         snr_low, snr_high: range of the SNR in dB, drawn uniformly.
         absent, reword: shares of the items, see `lasslab.data.mixtures.MixtureDataset`.
         text_dropout: share of the examples that lose their words, which guidance needs.
-        speed, filter_db, shift, reverse_polarity: see `lasslab.data.mixtures.Augmentation`.
+        speed, filter_db, shift, reverse_polarity: see `lasslab.data.crops.Augmentation`.
         n_validation: mixtures to validate on, at 0 dB.
         n_steps … device: see `lasslab.training.fit.FitConfig`.
     """

@@ -69,15 +69,15 @@ def describe(dataset: MixtureDataset) -> dict[str, Any]:
             clip["path"] = _content(Path(clip["path"]))
     return {
         "clips": clips,
-        "probability": [float(p) for p in dataset._probability],
-        "target_probability": [float(p) for p in dataset._target_probability],
-        "n_samples": dataset.n_samples,
+        "probability": [float(p) for p in dataset.crops.probability],
+        "target_probability": [float(p) for p in dataset.target_probability],
+        "n_samples": dataset.crops.n_samples,
         "snr_db": dataset.snr_db,
         "max_similarity": dataset.max_similarity,
-        "augmentation": asdict(dataset.augmentation) if dataset.augmentation else None,
+        "augmentation": asdict(dataset.crops.augmentation) if dataset.crops.augmentation else None,
         "third_source": dataset.third_source,
         "absent": dataset.absent,
-        "reword": dataset.reword,
+        "reword": dataset.crops.reword,
         "seed": dataset.seed,
     }
 

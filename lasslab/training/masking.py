@@ -10,7 +10,8 @@ import torch
 from torch.utils.data import default_collate
 
 from lasslab.data.corpora import load_corpus
-from lasslab.data.mixtures import Augmentation, MixtureDataset, mix_batch
+from lasslab.data.crops import Augmentation
+from lasslab.data.mixtures import MixtureDataset, mix_batch
 from lasslab.evaluation.provenance import device_name, git_commit
 from lasslab.models.checkpoints import find_checkpoint, load_weights
 from lasslab.models.mask_networks import MASK_NETWORKS
@@ -40,7 +41,7 @@ class MaskingRecipe:
         equal_loudness: mix at equal loudness instead (the thesis).
         max_similarity: threshold of the cosine filter; 0 is no filter.
         third_source, absent, reword: shares of the items, see `lasslab.data.mixtures.MixtureDataset`.
-        speed, filter_db, shift, reverse_polarity: see `lasslab.data.mixtures.Augmentation`.
+        speed, filter_db, shift, reverse_polarity: see `lasslab.data.crops.Augmentation`.
         loss_*: weights of the terms, see `lasslab.training.objectives.MaskingWeights`.
         n_validation: mixtures to validate on, at 0 dB.
         n_steps … device: see `lasslab.training.fit.FitConfig`.

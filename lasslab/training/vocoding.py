@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from lasslab.data.corpora import load_corpus
-from lasslab.data.mixtures import Augmentation, MixtureDataset, mix_at_snr
+from lasslab.data.crops import Augmentation
+from lasslab.data.mixtures import MixtureDataset, mix_at_snr
 from lasslab.evaluation.provenance import device_name, git_commit
 from lasslab.models import bigvgan, discriminators
 from lasslab.models.bigvgan import BigVGAN
@@ -189,7 +190,7 @@ class VocoderRecipe:
         seconds: length of a training clip, a whole number of frames.
         snr_low, snr_high: range of the SNR of the mixtures, dB.
         mixtures, silences, gain_db: see `Vocoding`.
-        speed, filter_db, shift, reverse_polarity: see `lasslab.data.mixtures.Augmentation`.
+        speed, filter_db, shift, reverse_polarity: see `lasslab.data.crops.Augmentation`.
         adversary_from: step from which on the adversary takes part; from n_steps on, it never does.
         adversary_learning_rate: at the top of the cosine.
         loss_adversarial, loss_features: weights beside the mel loss.

@@ -8,7 +8,8 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from lasslab.data.mixtures import cosine_similarity, equalise, mix_at_lufs, mix_at_snr, mix_many
+from lasslab.data.crops import equalise
+from lasslab.data.mixtures import cosine_similarity, mix_at_lufs, mix_at_snr, mix_many
 from lasslab.data.pairs import Pair, read_pairs, stem_matches, write_pairs
 from lasslab.signal.audio import loudness
 

@@ -9,6 +9,7 @@ from torch.utils.data import default_collate
 
 from lasslab.data.clips import Clip
 from lasslab.data.corpora import load_corpus
+from lasslab.data.crops import Crops
 from lasslab.data.mixtures import MixtureDataset, cosine_similarity, mix_batch
 from lasslab.data.wording import WORDINGS, reword
 from lasslab.models.text import normalise_query
@@ -125,13 +126,13 @@ def test_memory_is_bounded_and_the_items_are_the_same(monkeypatch):
     """A corpus larger than the cache: clips are read again, and nothing else changes."""
     roomy = MixtureDataset(CLIPS, **DRAW)
     expected = [roomy[number] for number in range(20)]
-    monkeypatch.setattr(MixtureDataset, "max_cached", 40_000)  # two and a half clips of one second
+    monkeypatch.setattr(Crops, "max_cached", 40_000)  # two and a half clips of one second
     tight = MixtureDataset(CLIPS, **DRAW)
     for number in range(20):
         assert torch.equal(tight[number]["target"], expected[number]["target"])
         assert torch.equal(tight[number]["interference"], expected[number]["interference"])
-        assert sum(len(waveform) for waveform, _ in tight._waveforms.values()) <= 40_000
-    assert len(roomy._waveforms) == len(CLIPS)
+        assert sum(len(waveform) for waveform, _ in tight.crops._waveforms.values()) <= 40_000
+    assert len(roomy.crops._waveforms) == len(CLIPS)
 
 
 def test_the_filter_s_cosine_is_that_of_the_magnitudes():

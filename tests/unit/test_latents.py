@@ -14,7 +14,8 @@ import torch
 from torch.utils.data import DataLoader, default_collate
 
 from lasslab.data.clips import Clip
-from lasslab.data.mixtures import Augmentation, MixtureDataset, mix_batch
+from lasslab.data.crops import Augmentation
+from lasslab.data.mixtures import MixtureDataset, mix_batch
 from lasslab.models.text import NoText, TextEmbedding, TextEncoder
 from lasslab.models.vae import MelVAE, VAEConfig
 from lasslab.signal.levels import level_gain

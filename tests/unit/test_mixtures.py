@@ -14,11 +14,10 @@ from scipy.stats import kstest
 from torch.utils.data import DataLoader
 
 from lasslab.data.corpora import Clip, load_corpus
+from lasslab.data.crops import Augmentation, equalise
 from lasslab.data.mixtures import (
-    Augmentation,
     MixtureDataset,
     cosine_similarity,
-    equalise,
     mix_at_equal_loudness,
     mix_at_lufs,
     mix_at_snr,

@@ -147,14 +147,14 @@ def drawn(clips: list[Clip], monkeypatch) -> list[tuple[Clip, ...]]:
     found = [tuple(by_name[dataset[n][key]] for key in ("label", "interference_label")) for n in range(40)]
     chosen: list[list[int]] = []
     three = MixtureDataset(clips, n=40, seconds=0.1, seed=2, third_source=1.0)
-    choose = three._choose
+    choose = three.crops.choose
 
-    def noted(random, probability, *, without):
-        number = choose(random, probability, without=without)
+    def noted(random, *, without=(), probability=None):
+        number = choose(random, without=without, probability=probability)
         chosen.append([*without, number])
         return number
 
-    monkeypatch.setattr(three, "_choose", noted)
+    monkeypatch.setattr(three.crops, "choose", noted)
     _ = [three[n] for n in range(40)]
     found += [tuple(clips[number] for number in numbers) for numbers in chosen if len(numbers) == 3]
     protocol = Protocol(name="p", source="", corpus="c", n=20, snr_db=(0.0, 0.0), n_sources=3)
