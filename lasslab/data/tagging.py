@@ -73,18 +73,15 @@ class Tagger(Protocol):
         """(B, T), of any length -> probabilities (B, K)."""
 
 
-def has_class_or_tags(clip: Clip) -> bool:
-    """Whether anything but its name keeps a clip from another of its kind.
-
-    Args:
-        clip: of any corpus. Readers of corpora without classes give the recording's name as the label.
-
-    Returns:
-        False where the label is the recording and there is no tag.
-    """
+def has_class(clip: Clip) -> bool:
+    """Whether a clip's label is a class of sound: readers of corpora without classes give the recording's name."""
     names = [f"/{clip.source}"] + ([f"/{clip.path.with_suffix('').as_posix()}"] if clip.path is not None else [])
-    is_recording = any(name.endswith(f"/{clip.label}") for name in names)
-    return bool(clip.tags) or not is_recording
+    return not any(name.endswith(f"/{clip.label}") for name in names)
+
+
+def has_class_or_tags(clip: Clip) -> bool:
+    """Whether anything but its name keeps a clip from another of its kind."""
+    return bool(clip.tags) or has_class(clip)
 
 
 def tag_clips(
