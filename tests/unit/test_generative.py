@@ -25,6 +25,7 @@ from lasslab.systems import generative, separation
 from lasslab.systems.codec import LatentCodec, RoundTrip
 from lasslab.systems.generative import DiffusionSeparator, FlowSeparator, LatentSeparator, draw_noise
 from lasslab.systems.separation import load_separator
+from lasslab.systems.streaming import Streaming
 
 VAE = VAEConfig(channels=(4, 8), latent_channels=16, n_mels=16)
 TINY = VelocityConfig(channels=(8, 16), attention=(False, True), head_width=8, latent_channels=16, text_dim=6)
@@ -518,6 +519,14 @@ def test_two_minutes_in_bounded_memory(kind, monkeypatch):
     mel = system.codec.vae.mel
     whole = Hum(mel)(log_mel_spectrogram(waveform[None] * level_gain(waveform), mel))[0] / level_gain(waveform)
     torch.testing.assert_close(frames(estimate), frames(whole[: len(waveform)]), rtol=0.02, atol=1e-7)
+
+
+def test_a_stream_hands_over_the_whole_recording():
+    """Windows of ten seconds, each with a sound of its own, would be cross-faded otherwise."""
+    network = Known()
+    system, waveform = separator(network, n_steps=1, window_seconds=2.56), swelling(12 * 16_000)
+    assert torch.equal(Streaming(system)(waveform, "a dog"), system(waveform, "a dog"))
+    assert len(network.rows) == 2
 
 
 # --- refusals
