@@ -5,6 +5,7 @@ Files are written beside their final name and then renamed: a reader never sees 
 """
 
 import dataclasses
+import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -195,6 +196,18 @@ def build_config(cls: type[Config], fields: Mapping[str, Any], *, path: str | os
         return cls(**values)
     except (ArithmeticError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: {cls.__name__} refuses its values: {error}") from error
+
+
+def weights_sha256(network: nn.Module) -> str:
+    """SHA-256 of a network's weights and buffers, with their names, types and shapes.
+
+    A network that was trained again has the same name and another hash.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def load_weights(

@@ -18,7 +18,6 @@ References: Elizalde et al., "CLAP: learning audio concepts from natural languag
 2023 (LAION-CLAP). Notebook 08.
 """
 
-import hashlib
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -38,6 +37,7 @@ from lasslab.models.checkpoints import (
     find_checkpoint,
     load_weights,
     read_config,
+    weights_sha256,
 )
 from lasslab.models.patches import to_patches
 from lasslab.models.text import TextCache, TextEncoder, load_text_encoder
@@ -402,22 +402,6 @@ class HubCLAP:
             self._label_embeddings = self.embed_text(self.captions)
         similarity = audio @ self._label_embeddings.T
         return audio, (self.model.logit_scale_a.detach().exp().cpu() * similarity).softmax(dim=-1)
-
-
-def weights_sha256(network: nn.Module) -> str:
-    """SHA-256 of a network's weights and buffers, with their names.
-
-    Args:
-        network: any.
-
-    Returns:
-        Hexadecimal digits, the same on every device.
-    """
-    digest = hashlib.sha256()
-    for name, values in sorted(network.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(values.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def cut_windows(waveforms: Tensor, length: int, *, shortest: int) -> Tensor:

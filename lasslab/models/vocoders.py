@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lasslab.signal.audio import fit_length
-from lasslab.signal.mel import MelConfig, griffin_lim, mel_filterbank, mel_to_magnitude
+from lasslab.signal.mel import MelConfig, griffin_lim, hz_to_mel, mel_filterbank, mel_to_hz, mel_to_magnitude
 from lasslab.signal.spectral import istft, stft
 
 HUB_SUBFOLDER = "vocoder"  # where AudioLDM's repositories keep it
@@ -137,6 +137,25 @@ def match_mel(waveform: Tensor, log_mel: Tensor, config: MelConfig | None = None
 def mel_distance(*, estimate: Tensor, target: Tensor) -> Tensor:
     """mean |log mel - log mel_hat| in nats of log-mels (B, M, N), one value per example (B,). 0.115 nats are 1 dB."""
     return (estimate - target).abs().mean(dim=(-2, -1))
+
+
+def peak_bound(log_mel: Tensor, mel: MelConfig) -> Tensor:
+    """The highest peak that a waveform of this log-mel can have, if all its bins met in one sample.
+
+    |x| <= 2 / n_fft sum_k |X_k|, and a band of unit area tells the mean of its bins: sum_k |X_k| = sum_m b_m mel_m with
+    b_m half the width of filter m in Hz. Exact for a click, up to 12 dB too high for noise.
+
+    Args:
+        log_mel: (B, M, N).
+        mel: what it was made with.
+
+    Returns:
+        Amplitudes (B, 1, 1).
+    """
+    ends = hz_to_mel(torch.tensor([mel.f_min, mel.f_max], dtype=torch.float64))
+    edges = mel_to_hz(torch.linspace(*ends.tolist(), mel.n_mels + 2, dtype=torch.float64)).to(log_mel)
+    half_width = (edges[2:] - edges[:-2])[:, None] / 2
+    return 2 / mel.n_fft * (half_width * log_mel.exp()).sum(dim=1, keepdim=True).amax(dim=-1, keepdim=True)
 
 
 def centred(network: nn.Module, log_mel: Tensor, *, offset: int, hop_length: int) -> Tensor:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lasslab.models.vae import REDUCTION, MelVAE
-from lasslab.models.vocoders import check_same_mel
+from lasslab.models.vocoders import check_same_mel, peak_bound
 from lasslab.signal.audio import SAMPLE_RATE, fit_length
 from lasslab.signal.levels import level_gain
 from lasslab.signal.mel import log_mel_spectrogram
@@ -22,6 +22,8 @@ from lasslab.systems.request import at_model_rate, check_request, check_samples
 from lasslab.systems.windows import in_pieces
 
 PIECE_SECONDS = 20.0  # of VAE and vocoder, in recordings of more than twice that
+HEADROOM = 0.95  # highest peak that the vocoder is asked for
+LIKELY = 6.0  # how much lower than their bound the peaks of most sounds are
 CONTEXT_SECONDS = 0.64  # heard and thrown away on either side of a piece
 
 
@@ -80,7 +82,7 @@ class LatentCodec:
         """
         size, context = (self.points(seconds) for seconds in (PIECE_SECONDS, CONTEXT_SECONDS))
         waveforms = in_pieces(
-            lambda piece: self.vocoder(self.vae.decode(piece.mT)),
+            self._vocode,
             latents.flatten(0, 1).mT,  # time last
             size=size,
             context=context,
@@ -88,6 +90,25 @@ class LatentCodec:
         )
         waveforms = fit_length(waveforms, n_samples).unflatten(0, latents.shape[:2])
         return torch.where(gain > 0, waveforms / gain.clamp(min=1e-12), torch.zeros_like(waveforms))
+
+    def _vocode(self, latents: Tensor) -> Tensor:
+        """(B, Z, M', N') -> samples (B, N hop).
+
+        A vocoder knows waveforms in [-1, 1] only, and at -20 dB every other recording of short events has peaks beyond.
+        Such a spectrogram is lowered before the vocoder and the waveform raised after it. Lowering costs the faintest
+        of a sound, so it is tried with a gain at which most sounds fit, and what does not fit is made again with one at
+        which it must.
+        """
+        log_mel = self.vae.decode(latents.mT)
+        bound = peak_bound(log_mel, self.vae.mel)  # (B, 1, 1)
+        gain = (LIKELY * HEADROOM / bound).clamp(max=1.0)
+        waveforms = self.vocoder(log_mel + gain.log())
+        clipped = waveforms.abs().amax(dim=-1) > 0.999
+        if clipped.any():
+            gain = torch.where(clipped[:, None, None], (HEADROOM / bound).clamp(max=1.0), gain)
+            waveforms = waveforms.clone()
+            waveforms[clipped] = self.vocoder((log_mel + gain.log())[clipped])
+        return waveforms / gain[:, 0]
 
 
 @dataclass(frozen=True)

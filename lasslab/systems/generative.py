@@ -30,7 +30,7 @@ from torch import Tensor
 from lasslab.diffusion import sample as sample_diffusion
 from lasslab.flow import SOLVERS, Field, guided, solve, time_grid
 from lasslab.models.bigvgan import load_vocoder
-from lasslab.models.checkpoints import CONFIG_FILE, build_config, check_fields, load_weights
+from lasslab.models.checkpoints import CONFIG_FILE, build_config, check_fields, load_weights, weights_sha256
 from lasslab.models.text import TextCache, TextEmbedding, TextEncoder, check_query, load_text_encoder
 from lasslab.models.vae import MelVAE, load_vae
 from lasslab.models.velocity import VelocityConfig, VelocityNetwork, condition_on
@@ -379,6 +379,7 @@ GENERATIVE_FIELDS: dict[str, Any] = {
     "system": "flow",
     "network": {},
     "vae": "mel-vae-lab",
+    "vae_sha256": "",
     "vocoder": "bigvgan-lab",
     "text_encoder": "minilm",
     "sample_rate": SAMPLE_RATE,
@@ -423,9 +424,15 @@ def load_generative_separator(folder: Path, config: dict[str, Any], device: torc
         )
     settings = {name: config[name] for name in ("n_steps", "guidance_scale", "window_seconds")}
     try:
+        vae = load_vae(config["vae"], device=device)
+        if config["vae_sha256"] and config["vae_sha256"] != weights_sha256(vae):
+            raise ValueError(
+                f"the VAE {config['vae']!r} has other weights than the one this network was trained with: restore it, "
+                "or train the network again"
+            )
         return SYSTEMS[config["system"]](
             network.to(device).requires_grad_(False),
-            load_vae(config["vae"], device=device),
+            vae,
             load_vocoder(config["vocoder"], device=device),
             text_encoder,
             **settings,

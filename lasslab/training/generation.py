@@ -22,7 +22,7 @@ from lasslab.diffusion import diffusion_loss
 from lasslab.diffusion import sample as sample_diffusion
 from lasslab.evaluation.provenance import device_name, git_commit
 from lasslab.flow import Condition, Field, flow_loss, guided, solve, time_grid
-from lasslab.models.checkpoints import find_checkpoint, load_weights
+from lasslab.models.checkpoints import find_checkpoint, load_weights, weights_sha256
 from lasslab.models.text import TextCache, load_text_encoder
 from lasslab.models.vae import MelVAE, load_vae
 from lasslab.models.velocity import SIZES, VelocityNetwork, condition_on
@@ -292,6 +292,7 @@ def train_generation(
             "system": recipe.process,
             "network": config.to_dict(),
             "vae": recipe.vae,
+            "vae_sha256": weights_sha256(vae),
             "text_encoder": recipe.text_encoder,
             "sample_rate": SAMPLE_RATE,
             "window_seconds": recipe.seconds,

@@ -20,7 +20,9 @@ from lasslab.models.checkpoints import (
     load_weights,
     read_config,
     save_network,
+    weights_sha256,
 )
+from lasslab.models.vae import load_vae
 from lasslab.models.velocity import VelocityConfig, VelocityNetwork
 from lasslab.signal.files import write_text
 from lasslab.training.card_parts import CARD_FILE, data_section, reached, read_record, started_from, training_section
@@ -73,6 +75,7 @@ def publish(
     for name in {config[name] for name in ("vae", "vocoder") if name in config}:
         if "/" not in name:
             find_checkpoint(name)  # it must be there where the system is loaded
+    config["vae_sha256"] = weights_sha256(load_vae(config["vae"]))
     path = run / part / CONFIG_FILE
     network = VelocityNetwork(build_config(VelocityConfig, config["network"], path=path))
     load_weights(network, run / part)

@@ -26,11 +26,11 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from lasslab.data.mixtures import MixtureDataset, mix_batch
-from lasslab.models.checkpoints import checkpoint_root
+from lasslab.models.checkpoints import checkpoint_root, weights_sha256
 from lasslab.models.text import NoText, TextCache, TextEncoder
 from lasslab.models.vae import MelVAE
 from lasslab.signal.files import write_atomically, write_json
@@ -47,15 +47,6 @@ def cache_root() -> Path:
     if named := os.environ.get("LASSLAB_CACHE"):
         return Path(named).expanduser()
     return checkpoint_root().parent / "cache"
-
-
-def fingerprint(network: nn.Module) -> str:
-    """SHA-256 of a network's weights and buffers, with their names and shapes."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
 
 
 def describe(dataset: MixtureDataset) -> dict[str, Any]:
@@ -131,7 +122,7 @@ class LatentMixtures(Dataset):
     ) -> None:
         about = {
             "version": VERSION,
-            "vae": fingerprint(vae),
+            "vae": weights_sha256(vae),
             "vae_config": vae.config.to_dict(),
             "data": describe(dataset),
         }
@@ -265,7 +256,7 @@ def cached_text(
     """
     sentences = sorted(set(sentences))
     cache = TextCache(encoder, max_sentences=max(20_000, 2 * len(sentences)))
-    weights = fingerprint(encoder.model) if isinstance(encoder, TextEncoder) else ""
+    weights = weights_sha256(encoder.model) if isinstance(encoder, TextEncoder) else ""
     key = make_key({"version": VERSION, "encoder": [encoder.name, encoder.dim, weights], "sentences": sentences})
     path = Path(root or cache_root()) / "text" / f"{key}.safetensors"
     if path.is_file():

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, default_collate
 from lasslab.data.clips import Clip
 from lasslab.data.crops import Augmentation
 from lasslab.data.mixtures import MixtureDataset, mix_batch
+from lasslab.models.checkpoints import weights_sha256
 from lasslab.models.text import NoText, TextEmbedding, TextEncoder
 from lasslab.models.vae import MelVAE, VAEConfig
 from lasslab.signal.levels import level_gain
@@ -27,7 +28,6 @@ from lasslab.training.latents import (
     cached_text,
     describe,
     encode_mixtures,
-    fingerprint,
     make_key,
 )
 
@@ -146,7 +146,7 @@ def test_workers_and_pickles_read_the_same(corpus, vae, tmp_path):
 
 
 def key(corpus, vae, **changes) -> str:
-    about = {"vae": fingerprint(vae), "config": vae.config.to_dict(), "data": describe(mixtures(corpus, **changes))}
+    about = {"vae": weights_sha256(vae), "config": vae.config.to_dict(), "data": describe(mixtures(corpus, **changes))}
     return make_key(about)
 
 
@@ -168,16 +168,16 @@ def test_the_key_follows_the_vae(corpus, vae, tmp_path):
     folders = {first.folder, *(build(corpus, other, tmp_path).folder for other in (other_weights, other_scale))}
     assert len(folders) == 3, "the same weights with another scaling factor give other latents"
     about = json.loads((first.folder / "about.json").read_text())
-    assert about["vae"] == fingerprint(vae) and about["vae_config"]["scaling_factor"] == 1.3
+    assert about["vae"] == weights_sha256(vae) and about["vae_config"]["scaling_factor"] == 1.3
 
 
 def test_a_fingerprint_is_of_values_names_and_shapes_not_of_memory(vae):
     same = copy.deepcopy(vae).to(memory_format=torch.channels_last)
-    assert fingerprint(same) == fingerprint(vae)
-    assert fingerprint(copy.deepcopy(vae).half()) != fingerprint(vae)
+    assert weights_sha256(same) == weights_sha256(vae)
+    assert weights_sha256(copy.deepcopy(vae).half()) != weights_sha256(vae)
     plain, renamed = torch.nn.Linear(2, 3), torch.nn.Sequential(torch.nn.Linear(2, 3))
     renamed[0].load_state_dict(plain.state_dict())
-    assert fingerprint(plain) != fingerprint(renamed)
+    assert weights_sha256(plain) != weights_sha256(renamed)
 
 
 CHANGES = {
