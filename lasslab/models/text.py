@@ -131,6 +131,20 @@ class TextEncoder:
         Raises:
             ValueError: when there is no sentence.
         """
+        return self.encode(*self.tokenise(texts))
+
+    def tokenise(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Numbers of the pieces of sentences.
+
+        Args:
+            texts: B sentences; normalised here, cut after `MAX_TOKENS` tokens.
+
+        Returns:
+            Token numbers (B, L), and True where a token is real rather than padding (B, L).
+
+        Raises:
+            ValueError: when there is no sentence.
+        """
         _check_sentences(texts)
         batch = self.tokenizer(
             [normalise_query(text) for text in texts],
@@ -139,8 +153,19 @@ class TextEncoder:
             max_length=MAX_TOKENS,
             return_tensors="pt",
         ).to(self.device)
-        hidden = self.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
-        mask = batch["attention_mask"].bool()
+        return batch["input_ids"], batch["attention_mask"].bool()
+
+    def encode(self, ids: Tensor, mask: Tensor) -> TextEmbedding:
+        """Embeddings of token numbers, with gradients where the model has trainable weights: `lasslab.models.lora`.
+
+        Args:
+            ids: (B, L).
+            mask: True where a token is real (B, L).
+
+        Returns:
+            Embeddings (B, L, D), zero where padded, and the mask.
+        """
+        hidden = self.model(input_ids=ids, attention_mask=mask.long()).last_hidden_state
         return TextEmbedding(hidden.float() * mask[..., None], mask)
 
 
