@@ -307,6 +307,7 @@ VOCODER_FIELDS: dict[str, Any] = {
     "corrections": 0,
     "recipe": {},
     "provenance": {},
+    "started_from": {},
 }
 
 

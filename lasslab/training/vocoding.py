@@ -95,7 +95,7 @@ class Vocoding:
         gain_db: float = 40.0,
         adversarial: float = 0.03,
         features: float = 0.2,
-        corrections: int = 4,
+        corrections: int = 12,
     ) -> None:
         self.mel, self.distance = mel, MultiScaleMel(mel)
         self.mixtures, self.silences, self.gain_db = mixtures, silences, gain_db
@@ -220,7 +220,7 @@ class VocoderRecipe:
     adversary_learning_rate: float = 5e-4
     loss_adversarial: float = 0.03
     loss_features: float = 0.2
-    corrections: int = 4
+    corrections: int = 12
     n_validation: int = 16
     n_steps: int = 3_000
     batch_size: int = 8
@@ -280,6 +280,18 @@ VOCODER_PRESETS: dict[str, VocoderRecipe] = {
     # what may follow "lab": the adversary from the start, against a network that already knows levels
     "lab_second": VocoderRecipe(
         start_from="runs/bigvgan-lab/last", adversary_from=100, n_steps=1_500, learning_rate=5e-4, seed=1
+    ),
+    # the same network where a GPU is at hand: forty times the sounds, most of them against the adversary
+    "lab_long": VocoderRecipe(
+        adversary_from=2_000,
+        seconds=0.8,
+        n_steps=20_000,
+        batch_size=32,
+        n_workers=8,
+        ema_decay=0.999,
+        validate_every=1_000,
+        save_every=1_000,
+        picture_every=5_000,
     ),
     # BigVGAN's: 1 M steps, batch 32 of 8,192 samples (8,160 here), AdamW 1e-4, adversary from the start, mel x 45
     "full": VocoderRecipe(

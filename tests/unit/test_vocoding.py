@@ -44,7 +44,7 @@ SMALL = replace(
     n_steps=3,
     adversary_from=1,
     batch_size=2,
-    n_validation=2,
+    n_validation=1,
     log_every=1,
     validate_every=2,
     save_every=1,
@@ -138,13 +138,13 @@ def test_the_adversary_learns_to_tell():
     objective.loss(network, batch(), generator(), adversary=judges)
     optimiser = torch.optim.Adam(judges.parameters(), lr=3e-3)
     losses = []
-    for _ in range(15):
+    for _ in range(30):
         optimiser.zero_grad()
         loss = objective.adversary_loss(judges)
         loss.backward()
         optimiser.step()
         losses.append(loss.item())
-    assert losses[-1] < 0.6 * losses[0]
+    assert losses[-1] < 0.7 * losses[0]
 
 
 # --- what it hears
@@ -228,7 +228,10 @@ def test_pictures_are_spectrograms_between_0_and_1():
 
 
 def test_the_presets_are_there_and_grow():
-    assert list(VOCODER_PRESETS) == ["quick", "lab", "lab_second", "full"] and PRESETS["vocoder"] is VOCODER_PRESETS
+    assert (
+        list(VOCODER_PRESETS) == ["quick", "lab", "lab_second", "lab_long", "full"]
+        and PRESETS["vocoder"] is VOCODER_PRESETS
+    )
     assert recipe_class("vocoder") is VocoderRecipe
     quick, lab, full = (VOCODER_PRESETS[name] for name in ("quick", "lab", "full"))
     assert quick.n_steps < lab.n_steps < full.n_steps and (quick.size, lab.size, full.size) == ("quick", "lab", "full")
@@ -274,10 +277,9 @@ def test_training_hears_the_recipe_s_corpora(monkeypatch):
 
     def corpus(name, **settings):
         asked.append((name, settings["folds"]))
-        labels = ("dog", "rain")
-        return [Clip(noise(4_000, seed=k), label, (f"a {label}",), f"{name}/{k}") for k, label in enumerate(labels)]
+        return [Clip(label, (f"a {label}",), f"{name}/{label}", name, seed=0) for label in ("dog", "rain")]
 
-    monkeypatch.setattr("lasslab.training.masking.load_corpus", corpus)
+    monkeypatch.setattr("lasslab.training.sounds.load_corpus", corpus)
     dataset = training_sounds(replace(SMALL, corpus="synthesis+esc50", batch_size=3, accumulate=2))
     assert asked == [("synthesis", None), ("esc50", (1, 2, 3))]
     assert len(dataset) == 3 * 3 * 2 and dataset[0]["target"].shape == (1_600,)
@@ -285,11 +287,10 @@ def test_training_hears_the_recipe_s_corpora(monkeypatch):
 
 def test_validation_sounds_are_others_and_bring_griffin_lim_along():
     (sounds,) = validation_sounds(SMALL)
-    assert sounds["target"].shape == (2, 80_000)
+    assert sounds["target"].shape == (1, 80_000)
     torch.testing.assert_close(sounds["griffin_lim_mel_similarity"], -griffin_lim_distance(sounds["target"], MEL))
     training = training_sounds(SMALL)
-    heard = {clip.source for clip in training.clips}
-    assert heard and not any(torch.equal(sounds["target"][0], clip.load()[:80_000]) for clip in training.clips)
+    assert training.clips and not any(torch.equal(sounds["target"][0], clip.load()[:80_000]) for clip in training.clips)
 
 
 # --- a training
