@@ -220,3 +220,26 @@ def test_a_stopped_training_has_its_factor_and_goes_on_to_the_same_numbers(tiny_
     ours, theirs = (load_file(tmp_path / name / "last" / "model.safetensors") for name in ("parts", "whole"))
     assert all(torch.equal(ours[name], tensor) for name, tensor in theirs.items())
     assert scaling_factor(tmp_path / "parts" / "last") == scaling_factor(tmp_path / "whole" / "last")
+
+
+def test_the_first_nats_of_each_channel_cost_nothing(vae):
+    log_mel = Autoencoding().sounds(batch())
+    kl = vae.posterior(log_mel_spectrogram(log_mel, vae.mel)).channel_kl().mean(0)
+    free = kl.median().item()
+    generator = torch.Generator()
+    losses = {
+        nats: Autoencoding(beta=1.0, free_nats=nats, gain_db=0.0, silence=0.0).loss(
+            vae, batch(), generator.manual_seed(0)
+        )[0]
+        for nats in (0.0, free)
+    }
+    assert (losses[free] - losses[0.0]).item() == pytest.approx((free - kl).clamp(min=0).mean().item(), rel=1e-3)
+
+
+def test_a_channel_that_sleeps_gets_no_pull_towards_sleep(vae):
+    objective = Autoencoding(beta=1e3, free_nats=1e3)
+    loss, terms = objective.loss(vae, batch(), torch.Generator().manual_seed(0))
+    without = Autoencoding(beta=0.0).loss(vae, batch(), torch.Generator().manual_seed(0))[0]
+    gradients = [torch.autograd.grad(each, list(vae.parameters()), allow_unused=True) for each in (loss, without)]
+    pairs = [(a, b) for a, b in zip(*gradients, strict=True) if b is not None]
+    assert pairs and all(torch.allclose(a, b, atol=1e-6) for a, b in pairs)
