@@ -24,7 +24,7 @@ from lasslab.systems.windows import in_pieces
 PIECE_SECONDS = 20.0  # of VAE and vocoder, in recordings of more than twice that
 HEADROOM = 0.95  # highest peak that the vocoder is asked for
 LIKELY = 6.0  # how much lower than their bound the peaks of most sounds are
-CONTEXT_SECONDS = 0.64  # heard and thrown away on either side of a piece
+CONTEXT_SECONDS = 0.8  # heard and thrown away on either side of a piece: what the vocoder hears of one sample
 
 
 class LatentCodec:

@@ -45,6 +45,7 @@ def publish(
     vocoder: str | None = None,
     n_steps: int | None = None,
     guidance_scale: float | None = None,
+    window_seconds: float | None = None,
     report: dict[str, Any] | None = None,
 ) -> Path:
     """Write a checkpoint folder with float16 weights and, where there is a report, its card.
@@ -57,6 +58,7 @@ def publish(
         vocoder: name of the vocoder as it ships.
         n_steps: what the system samples with unless told otherwise.
         guidance_scale: likewise.
+        window_seconds: longest piece that the network sees at once; as long as in training when left out.
         report: JSON of `evaluate` for this checkpoint, or None.
 
     Returns:
@@ -68,7 +70,13 @@ def publish(
     run, destination = Path(run), Path(destination)
     config = read_config(run / part)
     config["provenance"] = config.get("provenance", {}) | reached(read_record(run / "run.json"), part)
-    given = {"vae": vae, "vocoder": vocoder, "n_steps": n_steps, "guidance_scale": guidance_scale}
+    given = {
+        "vae": vae,
+        "vocoder": vocoder,
+        "n_steps": n_steps,
+        "guidance_scale": guidance_scale,
+        "window_seconds": window_seconds,
+    }
     config |= {name: value for name, value in given.items() if value is not None}
     if start := config["recipe"].get("start_from"):
         config["started_from"] = started_from(start)
@@ -153,6 +161,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--vocoder")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--guidance", type=float)
+    parser.add_argument("--window", type=float)
     parser.add_argument("--report", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args(arguments)
@@ -166,6 +175,7 @@ def main(arguments: list[str] | None = None) -> int:
             vocoder=options.vocoder,
             n_steps=options.steps,
             guidance_scale=options.guidance,
+            window_seconds=options.window,
             report=report,
         )
     except ValueError as error:
