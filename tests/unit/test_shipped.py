@@ -1,0 +1,43 @@
+"""The checkpoints that ship: each loads with what it names, has a card, and all together stay small."""
+
+import pytest
+import torch
+
+from lasslab.models.bigvgan import load_vocoder
+from lasslab.models.checkpoints import checkpoint_root, list_checkpoints, read_config
+from lasslab.models.clap import load_clap
+from lasslab.models.vae import load_vae
+from lasslab.systems.separation import load_separator
+
+LOADERS = {"mask": load_separator, "flow": load_separator, "diffusion": load_separator, "clap": load_clap}
+LOADERS |= {"vae": load_vae, "vocoder": load_vocoder}
+MOST_MEGABYTES = 80
+
+
+@pytest.mark.parametrize("name", list_checkpoints())
+def test_a_checkpoint_loads_and_has_a_card_that_says_how_it_was_trained(name):
+    folder = checkpoint_root() / name
+    config = read_config(folder)
+    assert LOADERS[config["system"]](name, device="cpu").name == name if config["system"] != "vae" else load_vae(name)
+    card = (folder / "README.md").read_text()
+    assert card.startswith(f"# {name}\n") and "lasslab train " in card and "## Limits" in card
+
+
+def test_they_stay_small():
+    weights = list(checkpoint_root().glob("*/*.safetensors"))
+    assert weights and sum(path.stat().st_size for path in weights) < MOST_MEGABYTES * 1e6
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        for name in list_checkpoints()
+        if read_config(checkpoint_root() / name)["system"] in ("mask", "flow", "diffusion")
+    ],
+)
+def test_a_separator_gives_back_what_it_was_given_in_shape_and_no_louder_than_it_may_be(name):
+    mixture = 0.1 * torch.randn(16_000, generator=torch.Generator().manual_seed(0))
+    estimate = load_separator(name, device="cpu")(mixture, "a dog barking")
+    assert estimate.shape == mixture.shape and estimate.isfinite().all()
+    assert estimate.square().mean() < 4 * mixture.square().mean()
