@@ -141,6 +141,7 @@ def test_the_control_answers_a_typed_query_a_chosen_one_and_nonsense(page):
     player.wait_for()
     page.wait_for_function("player => player.duration > 0", arg=player.element_handle())
     assert control.locator("img[alt*='“rain falling”']").evaluate("picture => picture.naturalWidth") > 300
+    status.get_by_text("Level").wait_for()  # written after the player
     assert re.search(r"Level -\d+\.\d dB .* dB to the rooster, .* dB to the rain", status.inner_text())
 
     control.locator("select").select_option("everything but the rooster")
