@@ -125,16 +125,18 @@ class Posterior(NamedTuple):
         return self.mean + (self.log_variance / 2).exp() * noise
 
     def kl(self) -> Tensor:
-        """KL(q(z | x) || N(0, 1)) for each number of the latent, averaged: nats, (B,)."""
-        return self.channel_kl().mean(1)
-
-    def channel_kl(self) -> Tensor:
-        """The same for each channel, (B, Z): a channel with next to none has collapsed, it holds nothing of x.
+        """KL(q(z | x) || N(0, 1)) for each number of the latent, averaged: nats, (B,).
 
         KL = (mu^2 + sigma^2 - 1 - log sigma^2) / 2.
         """
-        terms = self.mean.square() + self.log_variance.exp() - 1 - self.log_variance
-        return terms.flatten(2).mean(2) / 2
+        return self._kl().flatten(1).mean(1)
+
+    def channel_kl(self) -> Tensor:
+        """The same for each channel, (B, Z): a channel with next to none has collapsed, it holds nothing of x."""
+        return self._kl().flatten(2).mean(2)
+
+    def _kl(self) -> Tensor:
+        return (self.mean.square() + self.log_variance.exp() - 1 - self.log_variance) / 2
 
 
 class MelVAE(nn.Module):

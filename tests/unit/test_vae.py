@@ -375,3 +375,10 @@ def test_a_few_steps_lower_the_loss_of_one_batch():
         losses.append(loss.item())
     assert losses[-1] < 0.8 * losses[0]
     assert all(p.grad is not None for p in vae.parameters()), "every weight takes part"
+
+
+def test_a_posterior_of_any_shape_has_a_kl():
+    mean, log_variance = torch.randn(3, 5), torch.randn(3, 5)
+    flat = Posterior(mean, log_variance)
+    image = Posterior(mean.reshape(3, 5, 1, 1), log_variance.reshape(3, 5, 1, 1))
+    assert torch.allclose(flat.kl(), image.kl()) and torch.allclose(image.channel_kl().mean(1), image.kl())
