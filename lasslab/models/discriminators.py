@@ -184,6 +184,23 @@ def discriminator_loss(
     return sum((score - 1).square().mean() + fake.square().mean() for (score, _), (fake, _) in pairs)
 
 
+def judge_both(judge: nn.Module, *, real: Tensor, made: Tensor) -> Tensor:
+    """Equation (1) of what is real and what was made, in one call of the judge: one forward pass of DDP.
+
+    Args:
+        judge: gives a `Judgement` of a batch.
+        real: (B, ...).
+        made: (B, ...), detached from what made it.
+
+    Returns:
+        The loss of the judge.
+    """
+    both = judge(torch.cat([real, made]))
+    halves = [(score.chunk(2), [feature.chunk(2) for feature in features]) for score, features in both]
+    real, made = ([(score[k], [feature[k] for feature in features]) for score, features in halves] for k in (0, 1))
+    return discriminator_loss(real=real, generated=made)
+
+
 def adversarial_loss(generated: Judgement) -> Tensor:
     """Equation (2)."""
     return sum((score - 1).square().mean() for score, _ in generated)

@@ -15,27 +15,23 @@ show it: mixtures at one level, their targets as loud as they are in them, and s
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import default_collate
 
-from lasslab.data.corpora import load_corpus
-from lasslab.data.crops import Augmentation
 from lasslab.data.mixtures import MixtureDataset, mix_batch
-from lasslab.evaluation.provenance import device_name, git_commit
-from lasslab.models.checkpoints import CONFIG_FILE, find_checkpoint, load_weights, read_config
-from lasslab.models.discriminators import SpectrogramDiscriminator, adversarial_loss, discriminator_loss
+from lasslab.models.checkpoints import CONFIG_FILE, load_weights, read_config
+from lasslab.models.discriminators import SpectrogramDiscriminator, adversarial_loss, judge_both
 from lasslab.models.vae import SIZES, MelVAE, VAEConfig
 from lasslab.signal.audio import SAMPLE_RATE
 from lasslab.signal.files import write_json
 from lasslab.signal.levels import level_gain
 from lasslab.signal.mel import log_mel_spectrogram
-from lasslab.training.fit import Adversary, FitConfig, FitResult, fit
-from lasslab.training.runs import check_folder, write_recipe
-from lasslab.training.sounds import training_clips
+from lasslab.training.fit import Adversary, FitResult
+from lasslab.training.runs import check_folder, fit_recipe, start_weights
+from lasslab.training.sounds import SoundRecipe, check_size, drawn_mixtures, held_out_mixtures, mixed_batches
 
 
 class Autoencoding:
@@ -91,10 +87,7 @@ class Autoencoding:
 
     def adversary_loss(self, adversary: nn.Module) -> Tensor:
         """Equation (1) of `lasslab.models.discriminators`, of what the last `loss` made."""
-        both = adversary(torch.cat([self.last["real"], self.last["made"]]))  # one call: one forward pass of DDP
-        halves = [(score.chunk(2), [feature.chunk(2) for feature in features]) for score, features in both]
-        real, made = ([(score[k], [feature[k] for feature in features]) for score, features in halves] for k in (0, 1))
-        return discriminator_loss(real=real, generated=made)
+        return judge_both(adversary, **self.last)
 
     def validate(self, network: nn.Module, batch: dict) -> dict[str, Tensor]:
         """Per example: minus the mean error in nats of the log-mel, for the mean of q(z | x); the KL; and the share of
@@ -117,34 +110,22 @@ def _config(network: nn.Module) -> VAEConfig:
 
 
 @dataclass(frozen=True)
-class VAERecipe:
+class VAERecipe(SoundRecipe):
     """A mel VAE, the sounds it sees, and how it is trained.
 
     Args:
         size: of the network, see `lasslab.models.vae.SIZES`.
         start_from: a checkpoint, by name or folder, to start the weights from; "" starts anew.
-        corpus: "synthesis", "esc50", or "synthesis+esc50".
-        folds: ESC-50 folds to train on.
-        validation_folds: ESC-50 folds to validate on; with synthesis alone, clips of another seed.
-        n_per_class: synthesised clips of each class.
-        synthesis_share: probability that a clip is a synthesised one, where both corpora are there.
-        seconds: length of a piece.
-        snr_low, snr_high: range of the SNR in dB, drawn uniformly.
         beta, free_nats, gain_db, silence: see `Autoencoding`.
         loss_adversarial: weight of an adversary's term; 0 trains without one.
         adversary_from: step at which it begins to count.
         adversary_learning_rate: of its optimiser.
-        speed, filter_db, shift, reverse_polarity: see `lasslab.data.crops.Augmentation`.
         n_validation: mixtures to validate on, at 0 dB.
-        n_steps … device: see `lasslab.training.fit.FitConfig`.
+        corpus … device: see `lasslab.training.sounds.SoundRecipe`.
     """
 
     size: str = "lab"
     start_from: str = ""
-    corpus: str = "synthesis+esc50"
-    folds: tuple[int, ...] = (1, 2, 3)
-    validation_folds: tuple[int, ...] = (4,)
-    n_per_class: int = 40
     synthesis_share: float = 0.4
     seconds: float = 1.27  # 128 frames
     snr_low: float = -15.0
@@ -156,37 +137,18 @@ class VAERecipe:
     loss_adversarial: float = 0.0
     adversary_from: int = 1_000
     adversary_learning_rate: float = 2e-4
-    speed: float = 0.12
-    filter_db: float = 5.0
     shift: bool = False
     reverse_polarity: bool = False
     n_validation: int = 16
     n_steps: int = 3_000
     batch_size: int = 4  # mixtures; the network sees twice as many spectrograms
-    accumulate: int = 1
-    learning_rate: float = 1e-3
-    min_learning_rate: float = 1e-6
-    warmup_steps: int = 100
-    weight_decay: float = 0.01
-    max_grad_norm: float = 1.0
     ema_decay: float = 0.995
-    mixed_precision: str = "no"
-    n_workers: int = 0
-    log_every: int = 10
     validate_every: int = 250
     save_every: int = 250
-    picture_every: int = 500
-    seed: int = 0
-    device: str = "auto"
 
     def __post_init__(self) -> None:
-        if self.size not in SIZES:
-            raise ValueError(f"size is one of {', '.join(SIZES)}, got {self.size!r}")
-        self.fit_config()  # checks its own values
-
-    def fit_config(self) -> FitConfig:
-        """The part that `fit` reads."""
-        return FitConfig(**{field.name: getattr(self, field.name) for field in fields(FitConfig)})
+        check_size(self.size, SIZES)
+        super().__post_init__()
 
 
 VAE_PRESETS: dict[str, VAERecipe] = {
@@ -248,9 +210,8 @@ def train_vae(recipe: VAERecipe, directory: str | Path, *, resume: bool = False,
     config = SIZES[recipe.size]
     torch.manual_seed(recipe.seed)  # the initial weights
     network = MelVAE(config)
-    if recipe.start_from and not resume:
-        load_weights(network, find_checkpoint(recipe.start_from))
-    dataset, validation = training_sounds(recipe), validation_sounds(recipe)
+    start_weights(network, recipe, resume=resume)
+    validation = validation_sounds(recipe)
     objective = Autoencoding(
         beta=recipe.beta,
         free_nats=recipe.free_nats,
@@ -262,27 +223,15 @@ def train_vae(recipe: VAERecipe, directory: str | Path, *, resume: bool = False,
     if recipe.loss_adversarial:
         judge = SpectrogramDiscriminator()
         adversary = Adversary(judge, start=recipe.adversary_from, learning_rate=recipe.adversary_learning_rate)
-    # Everything is there: from here on the folder may be written to.
-    write_recipe(recipe, directory)
-    result = fit(
+    result = fit_recipe(
+        recipe,
         network,
         objective,
-        dataset,
+        training_sounds(recipe),
         directory=directory,
-        config=recipe.fit_config(),
         validation=validation,
+        about={"system": "vae", "network": config.to_dict(), "sample_rate": SAMPLE_RATE},
         adversary=adversary,
-        checkpoint_config={
-            "system": "vae",
-            "network": config.to_dict(),
-            "sample_rate": SAMPLE_RATE,
-            "recipe": asdict(recipe),
-            "provenance": {
-                "commit": git_commit(),
-                "torch": torch.__version__,
-                "device": device_name(None if recipe.device == "auto" else recipe.device),
-            },
-        },
         resume=resume,
         progress=progress,
     )
@@ -317,29 +266,9 @@ def write_scaling_factor(folder: Path, objective: Autoencoding, batches: Sequenc
 
 def training_sounds(recipe: VAERecipe) -> MixtureDataset:
     """Every mixture of the run, each seen once."""
-    clips, weights = training_clips(recipe)
-    return MixtureDataset(
-        clips,
-        n=recipe.n_steps * recipe.batch_size * recipe.accumulate,
-        seconds=recipe.seconds,
-        snr_db=(recipe.snr_low, recipe.snr_high),
-        weights=weights,
-        augmentation=Augmentation(
-            speed=recipe.speed,
-            filter_db=recipe.filter_db,
-            shift=recipe.shift,
-            reverse_polarity=recipe.reverse_polarity,
-        ),
-        seed=recipe.seed,
-    )
+    return drawn_mixtures(recipe)
 
 
 def validation_sounds(recipe: VAERecipe) -> list[dict]:
     """Fixed 5 s mixtures at 0 dB of clips that training never hears."""
-    if "esc50" in recipe.corpus:
-        clips = load_corpus("esc50", folds=recipe.validation_folds)
-    else:
-        clips = load_corpus("synthesis", n_per_class=2, seed=recipe.seed + 1)
-    dataset = MixtureDataset(clips, n=recipe.n_validation, seconds=5.0, snr_db=(0.0, 0.0), seed=recipe.seed + 1)
-    items = [dataset[index] for index in range(len(dataset))]
-    return [mix_batch(default_collate(items[first : first + 4])) for first in range(0, len(items), 4)]
+    return mixed_batches(held_out_mixtures(recipe, n=recipe.n_validation), batch_size=4)

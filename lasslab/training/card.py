@@ -9,22 +9,22 @@ the second command writes the card as well. With a share below 1 the weights lie
 those that it reached.
 """
 
-import argparse
 import sys
 from pathlib import Path
 from typing import Any
 
 from lasslab.evaluation import tables
-from lasslab.models.checkpoints import blend_weights, load_weights, read_config, save_network
+from lasslab.models.checkpoints import blend_weights, load_weights, save_network
 from lasslab.models.mask_networks import MASK_NETWORKS
 from lasslab.signal.files import write_text
 from lasslab.systems.separation import load_separator
 from lasslab.training.card_parts import (
     CARD_FILE,
+    card_parser,
     data_section,
-    reached,
+    exit_code,
     read_record,
-    started_from,
+    trained_config,
     training_section,
 )
 from lasslab.training.masking import MASKING_PRESETS
@@ -56,12 +56,10 @@ def publish(
         ValueError: when a file of the run is missing or does not fit, or a share asks for a start that there is not.
     """
     run, destination = Path(run), Path(destination)
-    config = read_config(run / part)
-    config["provenance"] = config.get("provenance", {}) | reached(read_record(run / "run.json"), part)
+    config = trained_config(run, part)
     network = load_separator(run / part, device="cpu").network
-    if start := config["recipe"].get("start_from"):
-        config["started_from"] = started_from(start)
     if share != 1:
+        start = config["recipe"].get("start_from")
         if not start:
             raise ValueError(
                 f"{run} started from random weights: a share of {share} needs a training that continued one"
@@ -154,22 +152,18 @@ def _wording(report: dict[str, Any] | None) -> list[str]:
 
 def main(arguments: list[str] | None = None) -> int:
     """`python -m lasslab.training.card`."""
-    parser = argparse.ArgumentParser(description="Ship a trained checkpoint with its model card.")
-    parser.add_argument("run", type=Path)
+    parser = card_parser("Ship a trained checkpoint with its model card.")
     parser.add_argument("--report", type=Path)
     parser.add_argument("--wording", type=Path)
-    parser.add_argument("--part", choices=("best", "last"), default="best")
     parser.add_argument("--share", type=float, default=1.0)
-    parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args(arguments)
-    try:
+
+    def ship() -> None:
         report, wording = (None if path is None else read_record(path) for path in (options.report, options.wording))
         settings = {"part": options.part, "share": options.share}
         publish(options.run, options.output, report=report, wording=wording, **settings)
-    except ValueError as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
-    return 0
+
+    return exit_code(ship)
 
 
 if __name__ == "__main__":

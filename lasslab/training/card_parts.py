@@ -3,8 +3,10 @@
 Every figure in a card comes from a file that a training or an evaluation wrote.
 """
 
+import argparse
 import json
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,26 @@ def data_section(recipe: dict[str, Any]) -> list[str]:
         " trained on recordings, attribution is owed to the corpus.",
         "",
     ]
+
+
+def trained_config(run: Path, part: str) -> dict[str, Any]:
+    """`config.json` of a training's part, with how far that came and what the training started from.
+
+    Args:
+        run: training folder.
+        part: "best" or "last".
+
+    Returns:
+        What the checkpoint's own configuration will be.
+
+    Raises:
+        ValueError: a file of the run is missing or does not fit.
+    """
+    config = read_config(run / part)
+    config["provenance"] = config.get("provenance", {}) | reached(read_record(run / "run.json"), part)
+    if start := config["recipe"].get("start_from"):
+        config["started_from"] = started_from(start)
+    return config
 
 
 def started_from(name_or_dir: str) -> dict[str, Any]:
@@ -127,3 +149,22 @@ def read_record(path: Path) -> dict[str, Any]:
         raise ValueError(
             f"{path} cannot be read ({type(error).__name__}): give the folder of a finished training"
         ) from error
+
+
+def card_parser(description: str, *, part: str = "best") -> argparse.ArgumentParser:
+    """The command line of a card: the run, which part of it ships, and where to."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--part", choices=("best", "last"), default=part)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    return parser
+
+
+def exit_code(publish: Callable[[], object]) -> int:
+    """0, or 2 and one line on standard error where publishing is refused."""
+    try:
+        publish()
+    except ValueError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    return 0

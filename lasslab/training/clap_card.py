@@ -7,10 +7,8 @@ was validated on.
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +21,9 @@ from lasslab.models.checkpoints import read_config, save_network
 from lasslab.models.clap import AudioTextEmbedding, load_clap
 from lasslab.signal.audio import SAMPLE_RATE, fit_length
 from lasslab.signal.files import write_text
-from lasslab.training.card_parts import CARD_FILE, CORPUS_NOTES
+from lasslab.training.card_parts import CARD_FILE, CORPUS_NOTES, command, exit_code, read_record
 from lasslab.training.contrastive import CONTRASTIVE_PRESETS, ContrastiveRecipe, average_precision, validation_clips
+from lasslab.training.runs import recipe_from
 
 
 def measure(embedding: AudioTextEmbedding, clips: Sequence[Clip], *, seconds: float = 5.0) -> dict[str, float]:
@@ -88,13 +87,10 @@ def publish(run: str | Path, destination: str | Path) -> Path:
     """
     run, destination = Path(run), Path(destination)
     config = read_config(run / "best")
-    try:
-        training = json.loads((run / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{run / 'run.json'} cannot be read: give the folder of a training") from error
+    training = read_record(run / "run.json")
     save_network(destination, load_clap(run / "best").network, config, float16=True)
     embedding = load_clap(destination)  # what was written can be read back, and is what is measured
-    recipe = ContrastiveRecipe(**{k: tuple(v) if isinstance(v, list) else v for k, v in config["recipe"].items()})
+    recipe = recipe_from(config["recipe"], ContrastiveRecipe)
     clips = validation_clips(recipe)
     figures = measure(embedding, clips)
     card = embedding_card(destination.name, config, training, figures, embedding=embedding, clips=clips)
@@ -169,7 +165,7 @@ def embedding_card(
         "## Training",
         "",
         "```",
-        _command(recipe),
+        command(recipe, "runs/clap", objective="clap", presets={"lab": CONTRASTIVE_PRESETS["lab"]}),
         "```",
         "",
         "| | |",
@@ -218,28 +214,13 @@ def _rows(figures: dict[str, float], prefix: str, whose: str) -> list[str]:
     ]
 
 
-def _command(recipe: dict[str, Any]) -> str:
-    preset = json.loads(json.dumps(asdict(CONTRASTIVE_PRESETS["lab"])))
-    changed = [
-        f"--set {key}={','.join(map(str, value)) if isinstance(value, list) else value}"
-        for key, value in recipe.items()
-        if preset.get(key) != value
-    ]
-    return " ".join(["lasslab train clap --preset lab", *changed, "-o runs/clap"])
-
-
 def main() -> int:
     """`python -m lasslab.training.clap_card`."""
     parser = argparse.ArgumentParser(description="Ship a trained audio-text embedding with its card.")
     parser.add_argument("run", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args()
-    try:
-        publish(options.run, options.output)
-    except ValueError as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
-    return 0
+    return exit_code(lambda: publish(options.run, options.output))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ all but one of them wrong (Yang et al., "Unified contrastive learning in image-t
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -18,18 +18,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
-from lasslab.data.corpora import Clip, load_corpus
-from lasslab.data.crops import Augmentation
+from lasslab.data.clips import Clip
 from lasslab.data.mixtures import MixtureDataset, mix_at_snr
 from lasslab.data.synthesis import EVENT_CLASSES
-from lasslab.evaluation.provenance import device_name, git_commit
 from lasslab.models.clap import CLAP, SIZES
 from lasslab.models.text import TextCache, TextEncoder, load_text_encoder
 from lasslab.signal.audio import SAMPLE_RATE, fit_length
 from lasslab.signal.mel import log_mel_spectrogram
-from lasslab.training.fit import FitConfig, FitResult, fit
-from lasslab.training.runs import check_folder, write_recipe
-from lasslab.training.sounds import training_clips
+from lasslab.training.fit import FitResult
+from lasslab.training.runs import check_folder, fit_recipe
+from lasslab.training.sounds import SoundRecipe, check_size, drawn_mixtures, held_out_clips
 
 
 class Contrastive:
@@ -145,29 +143,19 @@ def average_precision(similarity: Tensor, relevant: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class ContrastiveRecipe:
+class ContrastiveRecipe(SoundRecipe):
     """An audio-text embedding, the sounds it hears, and how it is trained.
 
     Args:
         size: of the network, see `lasslab.models.clap.SIZES`.
         text_encoder: see `lasslab.models.text.load_text_encoder`.
-        corpus: "synthesis", "esc50", or "synthesis+esc50".
-        folds: ESC-50 folds to train on.
-        validation_folds: ESC-50 folds to validate on; with synthesis alone, clips of another seed.
-        n_per_class: synthesised clips of each class.
-        synthesis_share: probability that a clip is a synthesised one, where both corpora are there.
-        seconds: length of a training clip.
-        snr_low, snr_high: range of the SNR, in dB, of the sound mixed into half of the clips.
+        snr_low, snr_high: of the sound mixed into half of the clips.
         gain_db, noise_db, classification: see `Contrastive`.
-        speed, filter_db, shift, reverse_polarity: see `lasslab.data.crops.Augmentation`.
-        n_steps … device: see `lasslab.training.fit.FitConfig`.
+        corpus … device: see `lasslab.training.sounds.SoundRecipe`.
     """
 
     size: str = "lab"
     text_encoder: str = "minilm"
-    corpus: str = "synthesis+esc50"
-    folds: tuple[int, ...] = (1, 2, 3)
-    validation_folds: tuple[int, ...] = (4,)
     n_per_class: int = 30
     synthesis_share: float = 0.5
     seconds: float = 3.2
@@ -176,36 +164,20 @@ class ContrastiveRecipe:
     gain_db: float = 10.0
     noise_db: float = 30.0
     classification: float = 1.0
-    speed: float = 0.12
-    filter_db: float = 5.0
-    shift: bool = True
-    reverse_polarity: bool = True
     n_steps: int = 700
     batch_size: int = 32
-    accumulate: int = 1
     learning_rate: float = 2e-3
-    min_learning_rate: float = 1e-6
     warmup_steps: int = 50
     weight_decay: float = 0.05
     max_grad_norm: float = 5.0
     ema_decay: float = 0.99
-    mixed_precision: str = "no"
     n_workers: int = 1
-    log_every: int = 10
     validate_every: int = 100
     save_every: int = 100
-    picture_every: int = 500
-    seed: int = 0
-    device: str = "auto"
 
     def __post_init__(self) -> None:
-        if self.size not in SIZES:
-            raise ValueError(f"size is one of {', '.join(SIZES)}, got {self.size!r}")
-        self.fit_config()  # checks its own values
-
-    def fit_config(self) -> FitConfig:
-        """The part that `fit` reads."""
-        return FitConfig(**{field.name: getattr(self, field.name) for field in fields(FitConfig)})
+        check_size(self.size, SIZES)
+        super().__post_init__()
 
 
 CONTRASTIVE_PRESETS: dict[str, ContrastiveRecipe] = {
@@ -228,30 +200,12 @@ CONTRASTIVE_PRESETS: dict[str, ContrastiveRecipe] = {
 
 def training_sounds(recipe: ContrastiveRecipe) -> MixtureDataset:
     """Every training clip with the sound that may be mixed in, drawn anew for each step; labels are equally likely."""
-    clips, weights = training_clips(recipe, labels=EVENT_CLASSES)  # of ESC-50, the classes synthesis has too
-    return MixtureDataset(
-        clips,
-        n=recipe.n_steps * recipe.batch_size * recipe.accumulate,
-        seconds=recipe.seconds,
-        snr_db=(recipe.snr_low, recipe.snr_high),
-        weights=weights,
-        augmentation=Augmentation(
-            speed=recipe.speed,
-            filter_db=recipe.filter_db,
-            shift=recipe.shift,
-            reverse_polarity=recipe.reverse_polarity,
-        ),
-        seed=recipe.seed,
-    )
+    return drawn_mixtures(recipe, labels=EVENT_CLASSES)  # of ESC-50, the classes synthesis has too
 
 
 def validation_clips(recipe: ContrastiveRecipe) -> list[Clip]:
     """Clips that training never hears, of the classes it knows."""
-    if "esc50" in recipe.corpus:
-        clips = load_corpus("esc50", folds=recipe.validation_folds)
-    else:
-        clips = load_corpus("synthesis", n_per_class=2, seed=recipe.seed + 1)
-    return [clip for clip in clips if clip.label in EVENT_CLASSES]
+    return [clip for clip in held_out_clips(recipe) if clip.label in EVENT_CLASSES]
 
 
 def validation_sounds(recipe: ContrastiveRecipe) -> list[dict]:
@@ -297,28 +251,19 @@ def train_contrastive(
         noise_db=recipe.noise_db,
         classification=recipe.classification,
     )
-    dataset, validation = training_sounds(recipe), validation_sounds(recipe)
-    # Everything is there: from here on the folder may be written to.
-    write_recipe(recipe, directory)
-    return fit(
+    return fit_recipe(
+        recipe,
         network,
         objective,
-        dataset,
+        training_sounds(recipe),
         directory=directory,
-        config=recipe.fit_config(),
-        validation=validation,
-        checkpoint_config={
+        validation=validation_sounds(recipe),
+        about={
             "system": "clap",
             "network": sizes.to_dict(),
             "labels": labels,
             "text_encoder": recipe.text_encoder,
             "sample_rate": SAMPLE_RATE,
-            "recipe": asdict(recipe),
-            "provenance": {
-                "commit": git_commit(),
-                "torch": torch.__version__,
-                "device": device_name(None if recipe.device == "auto" else recipe.device),
-            },
         },
         resume=resume,
         progress=progress,

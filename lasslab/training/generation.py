@@ -8,29 +8,25 @@ draws, and samples a few mixtures to the end.
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import default_collate
 
-from lasslab.data.corpora import load_corpus
-from lasslab.data.crops import Augmentation
 from lasslab.data.mixtures import MixtureDataset
 from lasslab.diffusion import diffusion_loss
 from lasslab.diffusion import sample as sample_diffusion
-from lasslab.evaluation.provenance import device_name, git_commit
 from lasslab.flow import Condition, Field, flow_loss, guided, solve, time_grid
-from lasslab.models.checkpoints import find_checkpoint, load_weights, weights_sha256
+from lasslab.models.checkpoints import weights_sha256
 from lasslab.models.text import TextCache, load_text_encoder
 from lasslab.models.vae import MelVAE, load_vae
 from lasslab.models.velocity import SIZES, VelocityNetwork, condition_on
 from lasslab.signal.audio import SAMPLE_RATE
-from lasslab.training.fit import FitConfig, FitResult, fit
+from lasslab.training.fit import FitResult
 from lasslab.training.latents import LatentMixtures, cached_text
-from lasslab.training.runs import check_folder, write_recipe
-from lasslab.training.sounds import training_clips
+from lasslab.training.runs import check_folder, fit_recipe, start_weights
+from lasslab.training.sounds import SoundRecipe, check_size, collated, drawn_mixtures, held_out_mixtures
 
 
 def sample_flow(field: Field, x: Tensor, n_steps: int) -> Tensor:
@@ -121,7 +117,7 @@ class Generation:
 
 
 @dataclass(frozen=True)
-class GenerationRecipe:
+class GenerationRecipe(SoundRecipe):
     """A velocity network, the space and the sounds it sees, and how it is trained.
 
     Args:
@@ -130,19 +126,11 @@ class GenerationRecipe:
         start_from: a checkpoint, by name or folder, to start the weights from; "" starts anew.
         vae: the latent space, see `lasslab.models.vae.load_vae`.
         text_encoder: see `lasslab.models.text.load_text_encoder`.
-        corpus: "synthesis", "esc50", or "synthesis+esc50".
-        folds: ESC-50 folds to train on.
-        validation_folds: ESC-50 folds to validate on; with synthesis alone, clips of another seed.
-        n_per_class: synthesised clips of each class.
-        synthesis_share: probability that a clip is a synthesised one, where both corpora are there.
         n_mixtures: mixtures that are encoded, once, and seen again and again.
-        seconds: length of a mixture.
-        snr_low, snr_high: range of the SNR in dB, drawn uniformly.
         absent, reword: shares of the items, see `lasslab.data.mixtures.MixtureDataset`.
         text_dropout: share of the examples that lose their words, which guidance needs.
-        speed, filter_db, shift, reverse_polarity: see `lasslab.data.crops.Augmentation`.
         n_validation: mixtures to validate on, at 0 dB.
-        n_steps … device: see `lasslab.training.fit.FitConfig`.
+        corpus … device: see `lasslab.training.sounds.SoundRecipe`.
     """
 
     process: str = "flow"
@@ -150,11 +138,6 @@ class GenerationRecipe:
     start_from: str = ""
     vae: str = "mel-vae-lab"
     text_encoder: str = "minilm"
-    corpus: str = "synthesis+esc50"
-    folds: tuple[int, ...] = (1, 2, 3)
-    validation_folds: tuple[int, ...] = (4,)
-    n_per_class: int = 40
-    synthesis_share: float = 0.35
     n_mixtures: int = 16_384
     seconds: float = 2.55  # 256 frames, 64 of the latent
     snr_low: float = -15.0
@@ -162,44 +145,23 @@ class GenerationRecipe:
     absent: float = 0.05
     reword: float = 0.3
     text_dropout: float = 0.1
-    speed: float = 0.12
-    filter_db: float = 5.0
-    shift: bool = True
     reverse_polarity: bool = False  # a log-mel has no polarity
     n_validation: int = 64
     n_steps: int = 6_000
-    batch_size: int = 16
-    accumulate: int = 1
-    learning_rate: float = 1e-3
-    min_learning_rate: float = 1e-6
     warmup_steps: int = 200
-    weight_decay: float = 0.01
-    max_grad_norm: float = 1.0
-    ema_decay: float = 0.999
-    mixed_precision: str = "no"
-    n_workers: int = 0
-    log_every: int = 10
     validate_every: int = 250
     save_every: int = 250
-    picture_every: int = 500
-    seed: int = 0
-    device: str = "auto"
 
     def __post_init__(self) -> None:
         if self.process not in PROCESSES:
             raise ValueError(f"process is one of {', '.join(PROCESSES)}, got {self.process!r}")
-        if self.size not in SIZES:
-            raise ValueError(f"size is one of {', '.join(SIZES)}, got {self.size!r}")
+        check_size(self.size, SIZES)
         for name in ("n_mixtures", "n_validation"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not 0 <= self.text_dropout <= 1:
             raise ValueError(f"text_dropout is a share in [0, 1], got {self.text_dropout}")
-        self.fit_config()  # checks its own values
-
-    def fit_config(self) -> FitConfig:
-        """The part that `fit` reads."""
-        return FitConfig(**{field.name: getattr(self, field.name) for field in fields(FitConfig)})
+        super().__post_init__()
 
 
 FLOW_PRESETS: dict[str, GenerationRecipe] = {
@@ -271,24 +233,19 @@ def train_generation(
     config = replace(SIZES[recipe.size], text_dim=encoder.dim, latent_channels=vae.config.latent_channels)
     torch.manual_seed(recipe.seed)  # the initial weights
     network = VelocityNetwork(config)
-    if recipe.start_from and not resume:
-        load_weights(network, find_checkpoint(recipe.start_from))
+    start_weights(network, recipe, resume=resume)
     heard, unheard = training_mixtures(recipe), validation_mixtures(recipe)  # both, before the long encoding
     held_out = LatentMixtures(unheard, vae, progress=progress)
     dataset = LatentMixtures(heard, vae, progress=progress)
     text = cached_text(encoder, {*dataset.queries, *held_out.queries})
-    items = [held_out[index] for index in range(len(held_out))]
-    validation = [default_collate(items[first : first + 16]) for first in range(0, len(items), 16)]
-    # Everything is there: from here on the folder may be written to.
-    write_recipe(recipe, directory)
-    return fit(
+    return fit_recipe(
+        recipe,
         network,
         Generation(text, recipe.process, dropout=recipe.text_dropout, vae=vae),
         dataset,
         directory=directory,
-        config=recipe.fit_config(),
-        validation=validation,
-        checkpoint_config={
+        validation=collated([held_out[index] for index in range(len(held_out))], 16),
+        about={
             "system": recipe.process,
             "network": config.to_dict(),
             "vae": recipe.vae,
@@ -296,12 +253,6 @@ def train_generation(
             "text_encoder": recipe.text_encoder,
             "sample_rate": SAMPLE_RATE,
             "window_seconds": recipe.seconds,
-            "recipe": asdict(recipe),
-            "provenance": {
-                "commit": git_commit(),
-                "torch": torch.__version__,
-                "device": device_name(None if recipe.device == "auto" else recipe.device),
-            },
         },
         resume=resume,
         progress=progress,
@@ -310,29 +261,9 @@ def train_generation(
 
 def training_mixtures(recipe: GenerationRecipe) -> MixtureDataset:
     """The mixtures of the run, as waveforms."""
-    clips, weights = training_clips(recipe)
-    return MixtureDataset(
-        clips,
-        n=recipe.n_mixtures,
-        seconds=recipe.seconds,
-        snr_db=(recipe.snr_low, recipe.snr_high),
-        weights=weights,
-        augmentation=Augmentation(
-            speed=recipe.speed,
-            filter_db=recipe.filter_db,
-            shift=recipe.shift,
-            reverse_polarity=recipe.reverse_polarity,
-        ),
-        absent=recipe.absent,
-        reword=recipe.reword,
-        seed=recipe.seed,
-    )
+    return drawn_mixtures(recipe, n=recipe.n_mixtures, absent=recipe.absent, reword=recipe.reword)
 
 
 def validation_mixtures(recipe: GenerationRecipe) -> MixtureDataset:
     """Mixtures at 0 dB of clips that training never hears."""
-    if "esc50" in recipe.corpus:
-        clips = load_corpus("esc50", folds=recipe.validation_folds)
-    else:
-        clips = load_corpus("synthesis", n_per_class=2, seed=recipe.seed + 1)
-    return MixtureDataset(clips, n=recipe.n_validation, seconds=recipe.seconds, snr_db=(0.0, 0.0), seed=recipe.seed + 1)
+    return held_out_mixtures(recipe, n=recipe.n_validation, seconds=recipe.seconds)

@@ -7,7 +7,6 @@ RUN is a folder that `lasslab train flow` or `lasslab train diffusion` wrote. Th
 REPORT.json is what `lasslab evaluate separation --json` then wrote about them, and the second command writes the card.
 """
 
-import argparse
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,14 +17,21 @@ from lasslab.models.checkpoints import (
     build_config,
     find_checkpoint,
     load_weights,
-    read_config,
     save_network,
     weights_sha256,
 )
 from lasslab.models.vae import load_vae
 from lasslab.models.velocity import VelocityConfig, VelocityNetwork
 from lasslab.signal.files import write_text
-from lasslab.training.card_parts import CARD_FILE, data_section, reached, read_record, started_from, training_section
+from lasslab.training.card_parts import (
+    CARD_FILE,
+    card_parser,
+    data_section,
+    exit_code,
+    read_record,
+    trained_config,
+    training_section,
+)
 from lasslab.training.generation import DIFFUSION_PRESETS, FLOW_PRESETS
 
 PRESETS = {"flow": FLOW_PRESETS, "diffusion": DIFFUSION_PRESETS}
@@ -68,8 +74,7 @@ def publish(
         ValueError: when a file of the run is missing or does not fit.
     """
     run, destination = Path(run), Path(destination)
-    config = read_config(run / part)
-    config["provenance"] = config.get("provenance", {}) | reached(read_record(run / "run.json"), part)
+    config = trained_config(run, part)
     given = {
         "vae": vae,
         "vocoder": vocoder,
@@ -78,8 +83,6 @@ def publish(
         "window_seconds": window_seconds,
     }
     config |= {name: value for name, value in given.items() if value is not None}
-    if start := config["recipe"].get("start_from"):
-        config["started_from"] = started_from(start)
     for name in {config[name] for name in ("vae", "vocoder") if name in config}:
         if "/" not in name:
             find_checkpoint(name)  # it must be there where the system is loaded
@@ -168,18 +171,16 @@ def generation_card(name: str, config: dict[str, Any], report: dict[str, Any], n
 
 def main(arguments: list[str] | None = None) -> int:
     """`python -m lasslab.training.generation_card`."""
-    parser = argparse.ArgumentParser(description="Ship a trained generative separator with its card.")
-    parser.add_argument("run", type=Path)
-    parser.add_argument("--part", choices=("best", "last"), default="best")
+    parser = card_parser("Ship a trained generative separator with its card.")
     parser.add_argument("--vae")
     parser.add_argument("--vocoder")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--guidance", type=float)
     parser.add_argument("--window", type=float)
     parser.add_argument("--report", type=Path)
-    parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args(arguments)
-    try:
+
+    def ship() -> None:
         report = None if options.report is None else read_report(options.report, options.output.name)
         publish(
             options.run,
@@ -192,10 +193,8 @@ def main(arguments: list[str] | None = None) -> int:
             window_seconds=options.window,
             report=report,
         )
-    except ValueError as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
-    return 0
+
+    return exit_code(ship)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Recipes as text and as files: settings from the command line, and the record that a training folder keeps.
 
 A recipe is a frozen dataclass that holds everything that decides a run, with `fit_config()` for the part that `fit`
-reads.
+reads. `fit_recipe` runs it.
 """
 
 import difflib
@@ -11,8 +11,15 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+
+from lasslab.evaluation.provenance import device_name, git_commit
+from lasslab.models.checkpoints import find_checkpoint, load_weights
 from lasslab.signal.files import write_json
-from lasslab.training.fit import STATE_FILE
+from lasslab.training.fit import STATE_FILE, Adversary, FitResult, fit
+from lasslab.training.objectives import Objective
 
 RECIPE_FILE = "recipe.json"
 
@@ -78,10 +85,14 @@ def read_recipe(directory: str | Path, kind: type[Recipe]) -> Recipe:
     if not path.is_file():
         raise ValueError(f"nothing to resume: {path} is missing; start without --resume")
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+        return recipe_from(json.loads(path.read_text(encoding="utf-8")), kind)
     except (TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{path} is not a {kind.__name__} ({error}): start anew in another folder") from error
+
+
+def recipe_from(values: dict[str, Any], kind: type[Recipe]) -> Recipe:
+    """A recipe from the plain values of a JSON file, which knows lists only."""
+    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
 
 
 def check_folder(recipe: Any, directory: str | Path, *, resume: bool) -> None:
@@ -110,3 +121,68 @@ def write_recipe(recipe: Any, directory: str | Path) -> None:
     """Make the folder and write the recipe into it."""
     Path(directory).mkdir(parents=True, exist_ok=True)
     write_json(Path(directory) / RECIPE_FILE, asdict(recipe))
+
+
+def start_weights(network: nn.Module, recipe: Any, *, resume: bool) -> None:
+    """Load the weights that a recipe starts from, if any; a resumed run has its own.
+
+    Args:
+        network: changed in place.
+        recipe: its `start_from` is a checkpoint, by name or folder, or "".
+        resume: whether the run continues what is there.
+
+    Raises:
+        ValueError: there is no such checkpoint, or it does not fit.
+    """
+    if recipe.start_from and not resume:
+        load_weights(network, find_checkpoint(recipe.start_from))
+
+
+def fit_recipe(
+    recipe: Any,
+    network: nn.Module,
+    objective: Objective,
+    dataset: Dataset,
+    *,
+    directory: str | Path,
+    validation: Sequence[dict],
+    about: dict[str, Any],
+    adversary: Adversary | None = None,
+    resume: bool,
+    progress: bool,
+) -> FitResult:
+    """Write the recipe and train: the last step of every `train_...`, when everything it needs is there.
+
+    Args:
+        recipe: everything that decides the run.
+        network: trained in place.
+        objective: what it is trained for.
+        dataset: items to train on.
+        directory: folder of the training.
+        validation: batches that never change.
+        about: what the loader of the checkpoint reads; recipe and provenance are added.
+        adversary: of an adversarial objective.
+        resume: continue the training in the folder.
+        progress: show a bar.
+
+    Returns:
+        What was reached.
+    """
+    write_recipe(recipe, directory)
+    made = {
+        "commit": git_commit(),
+        "torch": torch.__version__,
+        "device": device_name(None if recipe.device == "auto" else recipe.device),
+    }
+    return fit(
+        network,
+        objective,
+        dataset,
+        directory=directory,
+        config=recipe.fit_config(),
+        validation=validation,
+        checkpoint_config=about | {"recipe": asdict(recipe), "provenance": made},
+        adversary=adversary,
+        resume=resume,
+        progress=progress,
+    )

@@ -1,27 +1,64 @@
-"""The clips that a recipe trains on, and how often each is heard: what all trainings share."""
+"""The sounds that a recipe trains on and is validated on: what all trainings share.
+
+`SoundRecipe` holds the settings that every recipe has: which clips, how they are changed and mixed, and how `fit` runs.
+A recipe adds its own, and gives other defaults where it needs them.
+"""
 
 from collections.abc import Collection
-from typing import Protocol
+from dataclasses import dataclass, fields
+from typing import Any
 
-from lasslab.data.corpora import Clip, load_corpus
+from torch.utils.data import default_collate
+
+from lasslab.data.clips import Clip
+from lasslab.data.corpora import load_corpus
+from lasslab.data.crops import Augmentation
+from lasslab.data.mixtures import MixtureDataset, mix_batch
+from lasslab.training.fit import FitConfig
 
 
-class SoundRecipe(Protocol):
-    """What a recipe says about its sounds.
+@dataclass(frozen=True)
+class SoundRecipe(FitConfig):
+    """Clips, how they are mixed, and how `fit` runs.
 
-    Attributes:
+    Args:
         corpus: "synthesis", "esc50", or "synthesis+esc50".
         folds: ESC-50 folds to train on.
+        validation_folds: ESC-50 folds to validate on; with synthesis alone, clips of another seed.
         n_per_class: synthesised clips of each class.
         synthesis_share: probability that a clip is a synthesised one, where both corpora are there.
-        seed: of the synthesised clips.
+        seconds: length of an item.
+        snr_low, snr_high: range of the SNR in dB, drawn uniformly.
+        speed, filter_db, shift, reverse_polarity: see `lasslab.data.crops.Augmentation`.
+        n_steps … device: see `lasslab.training.fit.FitConfig`.
     """
 
-    corpus: str
-    folds: tuple[int, ...]
-    n_per_class: int
-    synthesis_share: float
-    seed: int
+    corpus: str = "synthesis+esc50"
+    folds: tuple[int, ...] = (1, 2, 3)
+    validation_folds: tuple[int, ...] = (4,)
+    n_per_class: int = 40
+    synthesis_share: float = 0.35
+    seconds: float = 5.0
+    snr_low: float = -10.0
+    snr_high: float = 10.0
+    speed: float = 0.12
+    filter_db: float = 5.0
+    shift: bool = True
+    reverse_polarity: bool = True
+
+    def fit_config(self) -> FitConfig:
+        """The part that `fit` reads."""
+        return FitConfig(**{field.name: getattr(self, field.name) for field in fields(FitConfig)})
+
+    def augmentation(self) -> Augmentation:
+        """The part that changes clips."""
+        return Augmentation(**{field.name: getattr(self, field.name) for field in fields(Augmentation)})
+
+
+def check_size(size: str, sizes: Collection[str]) -> None:
+    """Refuse a size that is not one of a network's."""
+    if size not in sizes:
+        raise ValueError(f"size is one of {', '.join(sizes)}, got {size!r}")
 
 
 def training_clips(recipe: SoundRecipe, *, labels: Collection[str] | None = None) -> tuple[list[Clip], list[float]]:
@@ -50,3 +87,60 @@ def training_clips(recipe: SoundRecipe, *, labels: Collection[str] | None = None
         clips += known
         weights += [scale / per_label[clip.label] for clip in known]
     return clips, weights
+
+
+def drawn_mixtures(
+    recipe: SoundRecipe, *, n: int | None = None, labels: Collection[str] | None = None, **settings: Any
+) -> MixtureDataset:
+    """The mixtures of a run.
+
+    Args:
+        recipe: says of what, how long, at which SNR and how changed.
+        n: how many; by default as many as the run needs, so that each is seen once.
+        labels: see `training_clips`.
+        **settings: of `MixtureDataset`, beside what the recipe says or in place of it.
+
+    Returns:
+        Mixtures, as waveforms.
+    """
+    clips, weights = training_clips(recipe, labels=labels)
+    chosen = {
+        "n": recipe.n_steps * recipe.batch_size * recipe.accumulate if n is None else n,
+        "seconds": recipe.seconds,
+        "snr_db": (recipe.snr_low, recipe.snr_high),
+        "weights": weights,
+        "augmentation": recipe.augmentation(),
+        "seed": recipe.seed,
+    }
+    return MixtureDataset(clips, **chosen | settings)
+
+
+def held_out_clips(recipe: SoundRecipe, *, n_per_class: int = 2) -> list[Clip]:
+    """Clips that training never hears.
+
+    Args:
+        recipe: says which.
+        n_per_class: clips of each class where they are synthesised.
+
+    Returns:
+        The clips of the validation folds, or synthesised ones of another seed.
+    """
+    if "esc50" in recipe.corpus:
+        return load_corpus("esc50", folds=recipe.validation_folds)
+    return load_corpus("synthesis", n_per_class=n_per_class, seed=recipe.seed + 1)
+
+
+def held_out_mixtures(recipe: SoundRecipe, *, n: int, seconds: float = 5.0) -> MixtureDataset:
+    """Fixed mixtures at 0 dB of clips that training never hears."""
+    clips = held_out_clips(recipe)
+    return MixtureDataset(clips, n=n, seconds=seconds, snr_db=(0.0, 0.0), seed=recipe.seed + 1)
+
+
+def mixed_batches(dataset: MixtureDataset, *, batch_size: int) -> list[dict]:
+    """All items of a dataset, mixed, in batches."""
+    return [mix_batch(batch) for batch in collated([dataset[index] for index in range(len(dataset))], batch_size)]
+
+
+def collated(items: list[dict], batch_size: int) -> list[dict]:
+    """Items in batches, in their order."""
+    return [default_collate(items[first : first + batch_size]) for first in range(0, len(items), batch_size)]

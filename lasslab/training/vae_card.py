@@ -6,7 +6,6 @@ RUN is a folder that `lasslab train vae` wrote. The VAE is measured as it ships,
 that it was validated on.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,19 +14,20 @@ from typing import Any
 import torch
 
 from lasslab.evaluation.provenance import git_commit
-from lasslab.models.checkpoints import read_config, save_network
+from lasslab.models.checkpoints import save_network
 from lasslab.models.vae import REDUCTION, MelVAE, load_vae
 from lasslab.signal.files import write_text
 from lasslab.signal.mel import log_mel_spectrogram
 from lasslab.training.autoencoding import VAE_PRESETS, Autoencoding, VAERecipe, validation_sounds
 from lasslab.training.card_parts import (
     CARD_FILE,
+    card_parser,
     data_section,
-    reached,
-    read_record,
-    started_from,
+    exit_code,
+    trained_config,
     training_section,
 )
+from lasslab.training.runs import recipe_from
 
 DECIBEL = 8.685889638  # of one nat of magnitude
 
@@ -80,13 +80,10 @@ def publish(run: str | Path, destination: str | Path, *, part: str = "best") -> 
         ValueError: when a file of the run is missing or does not fit.
     """
     run, destination = Path(run), Path(destination)
-    config = read_config(run / part)
-    config["provenance"] = config.get("provenance", {}) | reached(read_record(run / "run.json"), part)
-    if start := config["recipe"].get("start_from"):
-        config["started_from"] = started_from(start)
+    config = trained_config(run, part)
     save_network(destination, load_vae(run / part), config, float16=True)
     vae = load_vae(destination)  # what was written can be read back, and is what is measured
-    recipe = VAERecipe(**{k: tuple(v) if isinstance(v, list) else v for k, v in config["recipe"].items()})
+    recipe = recipe_from(config["recipe"], VAERecipe)
     card = vae_card(destination.name, config, measure(vae, validation_sounds(recipe)), vae=vae)
     write_text(destination / CARD_FILE, card)
     return destination
@@ -156,17 +153,8 @@ def vae_card(name: str, config: dict[str, Any], figures: dict[str, float], *, va
 
 def main(arguments: list[str] | None = None) -> int:
     """`python -m lasslab.training.vae_card`."""
-    parser = argparse.ArgumentParser(description="Ship a trained mel VAE with its card.")
-    parser.add_argument("run", type=Path)
-    parser.add_argument("--part", choices=("best", "last"), default="best")
-    parser.add_argument("-o", "--output", type=Path, required=True)
-    options = parser.parse_args(arguments)
-    try:
-        publish(options.run, options.output, part=options.part)
-    except ValueError as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
-    return 0
+    options = card_parser("Ship a trained mel VAE with its card.").parse_args(arguments)
+    return exit_code(lambda: publish(options.run, options.output, part=options.part))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ float16, on clips that training never heard, beside three others: itself without
 noise through the same corrections, which shows how much of a figure the corrections alone are.
 """
 
-import argparse
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -18,19 +17,28 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lasslab.data.corpora import Clip, load_corpus
+from lasslab.data.corpora import Clip
 from lasslab.evaluation.distances import clap_score_audio, heading, log_spectral_distance
 from lasslab.evaluation.metrics import bootstrap_interval
 from lasslab.evaluation.provenance import device_name, git_commit
 from lasslab.models.bigvgan import BigVGANVocoder, load_vocoder
-from lasslab.models.checkpoints import read_config, save_network
+from lasslab.models.checkpoints import save_network
 from lasslab.models.clap import AudioTextEmbedding, load_clap
 from lasslab.models.vocoders import GriffinLim, Vocoder, check_log_mel, match_mel, mel_distance
 from lasslab.signal.audio import SAMPLE_RATE, fit_length
 from lasslab.signal.files import write_text
 from lasslab.signal.mel import MelConfig, log_mel_spectrogram
-from lasslab.training.card_parts import CARD_FILE, data_section, reached, read_record, started_from, training_section
-from lasslab.training.vocoding import VOCODER_PRESETS
+from lasslab.training.card_parts import (
+    CARD_FILE,
+    card_parser,
+    data_section,
+    exit_code,
+    trained_config,
+    training_section,
+)
+from lasslab.training.runs import recipe_from
+from lasslab.training.sounds import held_out_clips
+from lasslab.training.vocoding import VOCODER_PRESETS, VocoderRecipe
 
 SECONDS = 5.0
 
@@ -137,27 +145,17 @@ def publish(
     run, destination = Path(run), Path(destination)
     if corrections is not None and corrections < 0:
         raise ValueError(f"corrections is 0 or more, got {corrections}")
-    config = read_config(run / part)
-    config["provenance"] = config.get("provenance", {}) | reached(read_record(run / "run.json"), part)
+    config = trained_config(run, part)
     if corrections is not None:
         config["corrections"] = corrections
-    if start := config["recipe"].get("start_from"):
-        config["started_from"] = started_from(start)
     embedding = embedding or load_clap()
     save_network(destination, load_vocoder(run / part).network, config, float16=True)
     vocoder = load_vocoder(destination)  # what was written can be read back, and is what is measured
-    clips = held_out_clips(config["recipe"])
+    clips = held_out_clips(recipe_from(config["recipe"], VocoderRecipe), n_per_class=1)
     figures = measure(compared(vocoder), clips, embedding=embedding)
     card = vocoder_card(vocoder, config, figures, embedding_name=embedding.name)
     write_text(destination / CARD_FILE, card)
     return destination
-
-
-def held_out_clips(recipe: Mapping[str, Any]) -> list[Clip]:
-    """Every clip of the folds, or of the seed, that the recipe kept for validation."""
-    if "esc50" in recipe["corpus"]:
-        return load_corpus("esc50", folds=recipe["validation_folds"])
-    return load_corpus("synthesis", n_per_class=1, seed=recipe["seed"] + 1)
 
 
 def vocoder_card(
@@ -249,18 +247,10 @@ def _row(words: str, values: Mapping[str, Tensor]) -> str:
 
 def main() -> int:
     """`python -m lasslab.training.vocoder_card`."""
-    parser = argparse.ArgumentParser(description="Ship a trained vocoder with its card.")
-    parser.add_argument("run", type=Path)
-    parser.add_argument("-o", "--output", type=Path, required=True)
-    parser.add_argument("--part", choices=("best", "last"), default="last")
+    parser = card_parser("Ship a trained vocoder with its card.", part="last")
     parser.add_argument("--corrections", type=int, default=None)
     options = parser.parse_args()
-    try:
-        publish(options.run, options.output, part=options.part, corrections=options.corrections)
-    except ValueError as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
-    return 0
+    return exit_code(lambda: publish(options.run, options.output, part=options.part, corrections=options.corrections))
 
 
 if __name__ == "__main__":

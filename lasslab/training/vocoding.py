@@ -10,28 +10,23 @@ step `adversary_from` on. Before it, a step costs half.
 `lasslab train vocoder`. Notebook 10.
 """
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import default_collate
 
-from lasslab.data.corpora import load_corpus
-from lasslab.data.crops import Augmentation
 from lasslab.data.mixtures import MixtureDataset, mix_at_snr
-from lasslab.evaluation.provenance import device_name, git_commit
 from lasslab.models import bigvgan, discriminators
 from lasslab.models.bigvgan import BigVGAN
-from lasslab.models.checkpoints import find_checkpoint, load_weights
-from lasslab.models.discriminators import Discriminators, adversarial_loss, discriminator_loss, feature_loss
+from lasslab.models.discriminators import Discriminators, adversarial_loss, feature_loss, judge_both
 from lasslab.models.vocoders import match_mel, mel_distance
 from lasslab.signal.audio import SAMPLE_RATE, fit_length
 from lasslab.signal.mel import MelConfig, griffin_lim, log_mel_spectrogram, mel_filterbank, mel_to_magnitude
 from lasslab.signal.spectral import stft
-from lasslab.training.fit import Adversary, FitConfig, FitResult, fit
-from lasslab.training.runs import check_folder, write_recipe
-from lasslab.training.sounds import training_clips
+from lasslab.training.fit import Adversary, FitResult
+from lasslab.training.runs import check_folder, fit_recipe, start_weights
+from lasslab.training.sounds import SoundRecipe, check_size, collated, drawn_mixtures, held_out_clips
 
 #: (n_fft, hop_length, n_mels) of the mel loss; the third is the one vocoders read
 SCALES = ((128, 32, 10), (512, 128, 40), (1024, 160, 64), (2048, 512, 128))
@@ -143,10 +138,7 @@ class Vocoding:
 
     def adversary_loss(self, adversary: nn.Module) -> Tensor:
         """Equation (1) of `lasslab.models.discriminators`: what the last `loss` made against what it was made from."""
-        both = adversary(torch.cat([self.last["real"], self.last["made"]]))  # one call: one forward pass of DDP
-        halves = [(score.chunk(2), [feature.chunk(2) for feature in features]) for score, features in both]
-        real, made = ([(score[k], [feature[k] for feature in features]) for score, features in halves] for k in (0, 1))
-        return discriminator_loss(real=real, generated=made)
+        return judge_both(adversary, **self.last)
 
     def validate(self, network: nn.Module, batch: dict) -> dict[str, Tensor]:
         """Minus the distance in nats of the mel asked for and that of the waveform: of the network's own, of the
@@ -176,46 +168,31 @@ class Vocoding:
 
 
 @dataclass(frozen=True)
-class VocoderRecipe:
+class VocoderRecipe(SoundRecipe):
     """A vocoder, the sounds it hears, and how it is trained.
 
     Args:
         size: of the network and of its adversary, see `lasslab.models.bigvgan.SIZES`.
         start_from: checkpoint, by name or folder, whose weights the training starts with; empty for random ones.
-        corpus: "synthesis", "esc50", or "synthesis+esc50".
-        folds: ESC-50 folds to train on.
-        validation_folds: ESC-50 folds to validate on; with synthesis alone, clips of another seed.
-        n_per_class: synthesised clips of each class.
-        synthesis_share: probability that a clip is a synthesised one, where both corpora are there.
         seconds: length of a training clip, a whole number of frames.
-        snr_low, snr_high: range of the SNR of the mixtures, dB.
         mixtures, silences, gain_db: see `Vocoding`.
-        speed, filter_db, shift, reverse_polarity: see `lasslab.data.crops.Augmentation`.
         adversary_from: step from which on the adversary takes part; from n_steps on, it never does.
         adversary_learning_rate: at the top of the cosine.
         loss_adversarial, loss_features: weights beside the mel loss.
         corrections: repetitions of `lasslab.models.vocoders.match_mel` that the checkpoint asks its vocoder for.
         n_validation: clips to validate on.
-        n_steps … device: see `lasslab.training.fit.FitConfig`.
+        corpus … device: see `lasslab.training.sounds.SoundRecipe`.
     """
 
     size: str = "lab"
     start_from: str = ""
-    corpus: str = "synthesis+esc50"
-    folds: tuple[int, ...] = (1, 2, 3)
-    validation_folds: tuple[int, ...] = (4,)
     n_per_class: int = 30
     synthesis_share: float = 0.3
     seconds: float = 0.4
-    snr_low: float = -10.0
-    snr_high: float = 10.0
     mixtures: float = 0.4
     silences: float = 0.15
     gain_db: float = 40.0
-    speed: float = 0.12
-    filter_db: float = 5.0
     shift: bool = False
-    reverse_polarity: bool = True
     adversary_from: int = 2_000
     adversary_learning_rate: float = 5e-4
     loss_adversarial: float = 0.03
@@ -224,25 +201,18 @@ class VocoderRecipe:
     n_validation: int = 16
     n_steps: int = 3_000
     batch_size: int = 8
-    accumulate: int = 1
     learning_rate: float = 2e-3
     min_learning_rate: float = 5e-5
     warmup_steps: int = 50
     weight_decay: float = 0.0
     max_grad_norm: float = 5.0
     ema_decay: float = 0.998
-    mixed_precision: str = "no"
-    n_workers: int = 0
-    log_every: int = 10
     validate_every: int = 400
     save_every: int = 150
     picture_every: int = 600
-    seed: int = 0
-    device: str = "auto"
 
     def __post_init__(self) -> None:
-        if self.size not in bigvgan.SIZES:
-            raise ValueError(f"size is one of {', '.join(bigvgan.SIZES)}, got {self.size!r}")
+        check_size(self.size, bigvgan.SIZES)
         hop_length = bigvgan.SIZES[self.size].hop_length
         n_samples = round(self.seconds * SAMPLE_RATE)
         if n_samples < hop_length or n_samples % hop_length:
@@ -254,11 +224,7 @@ class VocoderRecipe:
                 raise ValueError(f"{name} is a share in [0, 1], got {getattr(self, name)}")
         if self.corrections < 0:
             raise ValueError(f"corrections is 0 or more, got {self.corrections}")
-        self.fit_config()  # checks its own values
-
-    def fit_config(self) -> FitConfig:
-        """The part that `fit` reads."""
-        return FitConfig(**{field.name: getattr(self, field.name) for field in fields(FitConfig)})
+        super().__post_init__()
 
 
 VOCODER_PRESETS: dict[str, VocoderRecipe] = {
@@ -342,8 +308,7 @@ def train_vocoder(
     sizes = bigvgan.SIZES[recipe.size]
     torch.manual_seed(recipe.seed)  # the initial weights
     network = BigVGAN(sizes)
-    if recipe.start_from and not resume:
-        load_weights(network, find_checkpoint(recipe.start_from))
+    start_weights(network, recipe, resume=resume)
     adversary = None
     if recipe.adversary_from < recipe.n_steps:
         adversary = Adversary(
@@ -360,29 +325,20 @@ def train_vocoder(
         features=recipe.loss_features,
         corrections=recipe.corrections,
     )
-    dataset, validation = training_sounds(recipe), validation_sounds(recipe)
-    # Everything is there: from here on the folder may be written to.
-    write_recipe(recipe, directory)
-    return fit(
+    return fit_recipe(
+        recipe,
         network,
         objective,
-        dataset,
+        training_sounds(recipe),
         directory=directory,
-        config=recipe.fit_config(),
-        validation=validation,
-        adversary=adversary,
-        checkpoint_config={
+        validation=validation_sounds(recipe),
+        about={
             "system": "vocoder",
             "architecture": "bigvgan",
             "network": sizes.to_dict(),
             "corrections": recipe.corrections,
-            "recipe": asdict(recipe),
-            "provenance": {
-                "commit": git_commit(),
-                "torch": torch.__version__,
-                "device": device_name(None if recipe.device == "auto" else recipe.device),
-            },
         },
+        adversary=adversary,
         resume=resume,
         progress=progress,
     )
@@ -390,36 +346,19 @@ def train_vocoder(
 
 def training_sounds(recipe: VocoderRecipe) -> MixtureDataset:
     """Every training clip with the sound that may be mixed in, drawn anew for each step."""
-    clips, weights = training_clips(recipe)
-    return MixtureDataset(
-        clips,
-        n=recipe.n_steps * recipe.batch_size * recipe.accumulate,
-        seconds=recipe.seconds,
-        snr_db=(recipe.snr_low, recipe.snr_high),
-        weights=weights,
-        augmentation=Augmentation(
-            speed=recipe.speed,
-            filter_db=recipe.filter_db,
-            shift=recipe.shift,
-            reverse_polarity=recipe.reverse_polarity,
-        ),
-        seed=recipe.seed,
-    )
+    return drawn_mixtures(recipe)
 
 
 def validation_sounds(recipe: VocoderRecipe) -> list[dict]:
     """Whole 5 s clips that training never hears, evenly taken from their corpus, and what Griffin-Lim makes of them."""
-    if "esc50" in recipe.corpus:
-        clips = load_corpus("esc50", folds=recipe.validation_folds)
-    else:
-        clips = load_corpus("synthesis", n_per_class=1, seed=recipe.seed + 1)
+    clips = held_out_clips(recipe, n_per_class=1)
     n_clips = min(recipe.n_validation, len(clips))
     chosen = [clips[k * len(clips) // n_clips] for k in range(n_clips)]
     mel = bigvgan.SIZES[recipe.size].mel()
     items = [{"target": fit_length(clip.load(), 5 * SAMPLE_RATE)} for clip in chosen]
     return [
         {**batch, "griffin_lim_mel_similarity": -griffin_lim_distance(batch["target"], mel)}
-        for batch in (default_collate(items[first : first + 8]) for first in range(0, n_clips, 8))
+        for batch in collated(items, 8)
     ]
 
 

@@ -17,13 +17,13 @@ from lasslab.training.masking import (
     MASKING_PRESETS,
     MaskingRecipe,
     train_masking,
-    training_clips,
     training_mixtures,
     validation_batches,
 )
 from lasslab.training.objectives import MaskingWeights
 from lasslab.training.recipes import PRESETS, train_recipe
 from lasslab.training.runs import change_recipe, read_recipe
+from lasslab.training.sounds import training_clips
 
 SMALL = replace(
     MASKING_PRESETS["quick"],

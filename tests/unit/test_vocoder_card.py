@@ -112,7 +112,7 @@ def test_it_stands_beside_itself_griffin_lim_and_noise():
 
 @pytest.mark.parametrize(("part", "corrections"), [("last", None), ("best", 5)])
 def test_a_folder_that_loads_and_a_card_with_its_figures(tmp_path, monkeypatch, part, corrections):
-    monkeypatch.setattr(vocoder_card, "held_out_clips", lambda recipe: [clip(0), clip(1)])
+    monkeypatch.setattr(vocoder_card, "held_out_clips", lambda recipe, n_per_class: [clip(0), clip(1)])
     monkeypatch.setattr(vocoder_card, "SECONDS", 1.0)
     run = run_folder(tmp_path / "run")
     folder = publish(run, tmp_path / "shipped-name", part=part, corrections=corrections, embedding=Loudness())
