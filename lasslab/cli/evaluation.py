@@ -163,16 +163,18 @@ def _load_embedding(name: str, device: str) -> "AudioTextEmbedding | None":
 
 def _sampled(loaded: dict[str, "Separator"], steps: list[int] | None, guidance: float | None) -> dict[str, "Separator"]:
     """Each system that samples, once for each number of steps; the others as they are."""
-    samples = [name for name, each in loaded.items() if hasattr(each, "with_sampling")]
-    if (steps or guidance is not None) and not samples:
-        with_sampling(next(iter(loaded.values())), next(iter(steps or [None])), guidance)  # which refuses it
+    numbers = steps or [None]
+    if not any(hasattr(each, "with_sampling") for each in loaded.values()):
+        with_sampling(next(iter(loaded.values())), numbers[0], guidance)  # refuses steps and guidance
+        return loaded
     expanded = {}
     for name, each in loaded.items():
-        for n in (steps or [None]) if name in samples else []:
-            other = with_sampling(each, n, guidance)
-            expanded[name + other.name.removeprefix(each.name)] = other
-        if name not in samples:
+        if not hasattr(each, "with_sampling"):
             expanded[name] = each
+            continue
+        for n_steps in numbers:
+            other = with_sampling(each, n_steps, guidance)
+            expanded[name + other.name.removeprefix(each.name)] = other
     return expanded
 
 

@@ -36,6 +36,7 @@ from lasslab.models.bigvgan_published import published_fields, published_weights
 from lasslab.models.checkpoints import (
     CONFIG_FILE,
     build_config,
+    build_network,
     check_fields,
     find_checkpoint,
     load_weights,
@@ -347,11 +348,7 @@ def load_vocoder(name: str | os.PathLike[str] = DEFAULT_VOCODER, *, device: torc
         sizes, corrections = _published_config(config, folder / CONFIG_FILE), 0
     else:
         sizes, corrections = _lab_config(config, path=folder / CONFIG_FILE)
-    try:
-        network = BigVGAN(sizes)
-    except (RuntimeError, TypeError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"{folder / CONFIG_FILE}: no network has these sizes ({reason}): restore the file") from error
+    network = build_network(BigVGAN, sizes, path=folder / CONFIG_FILE)
     load_weights(network, folder, translate=published_weights if published else None)
     return BigVGANVocoder(network.to(device), name=folder.resolve().name, corrections=corrections)
 

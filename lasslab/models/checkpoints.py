@@ -25,6 +25,7 @@ PICKLE_SUFFIXES = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
 NAMED_TENSORS = 3  # how many tensors an error message names before it says "and N more"
 
 Config = TypeVar("Config")
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def checkpoint_root() -> Path:
@@ -196,6 +197,27 @@ def build_config(cls: type[Config], fields: Mapping[str, Any], *, path: str | os
         return cls(**values)
     except (ArithmeticError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: {cls.__name__} refuses its values: {error}") from error
+
+
+def build_network(build: Callable[[Config], Network], config: Config, *, path: str | os.PathLike[str]) -> Network:
+    """Build a network from its configuration, or say in one line that no network has these sizes.
+
+    Args:
+        build: makes the network.
+        config: of `build_config`.
+        path: file that the configuration came from, for the message.
+
+    Returns:
+        The network, with random weights.
+
+    Raises:
+        ValueError: the sizes do not fit each other.
+    """
+    try:
+        return build(config)
+    except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{path}: no network has these sizes ({reason}): restore the file") from error
 
 
 def weights_sha256(network: nn.Module) -> str:

@@ -33,6 +33,7 @@ from lasslab.data.synthesis import EVENT_CLASSES
 from lasslab.models.checkpoints import (
     CONFIG_FILE,
     build_config,
+    build_network,
     check_fields,
     find_checkpoint,
     load_weights,
@@ -482,11 +483,7 @@ def _load_lab(folder: Path, config: dict[str, Any], device: torch.device | str) 
     if config["sample_rate"] != SAMPLE_RATE:
         raise ValueError(f"{path}: sample_rate is {config['sample_rate']}, the network reads {SAMPLE_RATE} Hz")
     sizes = build_config(CLAPConfig, config["network"], path=path)
-    try:
-        network = CLAP(sizes)
-    except (RuntimeError, TypeError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"{path}: no network has these sizes ({reason}): restore the file") from error
+    network = build_network(CLAP, sizes, path=path)
     load_weights(network, folder)
     text_encoder = load_text_encoder(config["text_encoder"], device=device)
     try:

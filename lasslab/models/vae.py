@@ -38,6 +38,7 @@ from torch import Tensor, nn
 from lasslab.models.checkpoints import (
     CONFIG_FILE,
     build_config,
+    build_network,
     check_fields,
     find_checkpoint,
     load_weights,
@@ -278,17 +279,9 @@ def _load_own(folder: Path) -> MelVAE:
     if config.get("system") != "vae" or "network" not in config:
         raise ValueError(f"{path}: system is {config.get('system')!r}, expected 'vae' with a network: name a VAE")
     check_fields(config, VAE_FIELDS, path=path)
-    vae = _build(build_config(VAEConfig, config["network"], path=path), path)
+    vae = build_network(MelVAE, build_config(VAEConfig, config["network"], path=path), path=path)
     load_weights(vae, folder)
     return vae
-
-
-def _build(config: VAEConfig, path: Path) -> MelVAE:
-    try:
-        return MelVAE(config)
-    except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"{path}: no network has these sizes ({reason}): restore the file") from error
 
 
 def _load_audioldm(name: str) -> MelVAE:

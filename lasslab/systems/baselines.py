@@ -20,7 +20,7 @@ from lasslab.signal.spectral import (
     phase_sensitive_mask,
     stft,
 )
-from lasslab.systems.request import Separator, at_model_rate, check_request
+from lasslab.systems.request import Separator, at_model_rate, check_request, check_target
 
 
 @dataclass(frozen=True)
@@ -149,12 +149,7 @@ class OracleMask:
             ValueError: no target, a target of another shape, or what every system refuses.
         """
         check_request(waveform, query, sample_rate, n_fft=self.n_fft)
-        if target is None or target.shape != waveform.shape:
-            found = "none" if target is None else tuple(target.shape)
-            raise ValueError(
-                f"an oracle mask needs target= of shape {tuple(waveform.shape)}, got {found}: "
-                "it is a ceiling for mixtures whose target is known, use another system for recordings"
-            )
+        target = check_target(target, waveform, what="an oracle mask")
         pair = torch.stack([waveform, check_waveform(target, name="target").to(waveform)])
         return at_model_rate(self._mask, pair, sample_rate).to(waveform)
 

@@ -18,7 +18,7 @@ from lasslab.models.vocoders import check_same_mel, peak_bound
 from lasslab.signal.audio import SAMPLE_RATE, fit_length
 from lasslab.signal.levels import level_gain
 from lasslab.signal.mel import log_mel_spectrogram
-from lasslab.systems.request import at_model_rate, check_request, check_samples
+from lasslab.systems.request import at_model_rate, check_request, check_samples, check_target
 from lasslab.systems.windows import in_pieces
 
 PIECE_SECONDS = 20.0  # of VAE and vocoder, in recordings of more than twice that
@@ -149,12 +149,7 @@ class RoundTrip:
             ValueError: no target, a target of another shape, or what every system refuses.
         """
         check_request(waveform, query, sample_rate, n_fft=self.codec.n_fft)
-        if target is None or target.shape != waveform.shape:
-            found = "none" if target is None else tuple(target.shape)
-            raise ValueError(
-                f"a round trip needs target= of shape {tuple(waveform.shape)}, got {found}: "
-                "it is a ceiling for mixtures whose target is known, use another system for recordings"
-            )
+        target = check_target(target, waveform, what="a round trip")
         return self.reconstruct(target, sample_rate=sample_rate)
 
     def reconstruct(self, waveform: Tensor, *, sample_rate: int = SAMPLE_RATE) -> Tensor:

@@ -30,13 +30,20 @@ from torch import Tensor
 from lasslab.diffusion import sample as sample_diffusion
 from lasslab.flow import SOLVERS, Field, guided, solve, time_grid
 from lasslab.models.bigvgan import load_vocoder
-from lasslab.models.checkpoints import CONFIG_FILE, build_config, check_fields, load_weights, weights_sha256
+from lasslab.models.checkpoints import (
+    CONFIG_FILE,
+    build_config,
+    build_network,
+    check_fields,
+    load_weights,
+    weights_sha256,
+)
 from lasslab.models.text import TextCache, TextEmbedding, TextEncoder, check_query, load_text_encoder
 from lasslab.models.vae import MelVAE, load_vae
 from lasslab.models.velocity import VelocityConfig, VelocityNetwork, condition_on
 from lasslab.signal.audio import SAMPLE_RATE
 from lasslab.systems.codec import LatentCodec
-from lasslab.systems.request import at_model_rate, check_request, check_samples
+from lasslab.systems.request import at_model_rate, check_request, check_samples, check_text_width
 from lasslab.systems.windows import Windows
 
 NOISE_BLOCK = 64  # points in time of one draw of noise
@@ -410,18 +417,10 @@ def load_generative_separator(folder: Path, config: dict[str, Any], device: torc
     check_fields(config, GENERATIVE_FIELDS, path=path)
     config = GENERATIVE_FIELDS | config
     sizes = build_config(VelocityConfig, config["network"], path=path)
-    try:
-        network = VelocityNetwork(sizes)
-    except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"{path}: no network has these sizes ({reason}): restore the file") from error
+    network = build_network(VelocityNetwork, sizes, path=path)
     load_weights(network, folder)
     text_encoder = load_text_encoder(config["text_encoder"], device=device)
-    if text_encoder.dim != network.config.text_dim:
-        raise ValueError(
-            f"{path}: text_encoder {config['text_encoder']!r} is {text_encoder.dim} wide, "
-            f"the network expects text_dim {network.config.text_dim}: name the encoder it was trained with"
-        )
+    check_text_width(text_encoder, network.config.text_dim, name=config["text_encoder"], path=path)
     settings = {name: config[name] for name in ("n_steps", "guidance_scale", "window_seconds")}
     try:
         vae = load_vae(config["vae"], device=device)

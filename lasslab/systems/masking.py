@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lasslab.models.checkpoints import CONFIG_FILE, build_config, check_fields, load_weights
+from lasslab.models.checkpoints import CONFIG_FILE, build_config, build_network, check_fields, load_weights
 from lasslab.models.mask_networks import MASK_NETWORKS
 from lasslab.models.text import TextCache, TextEmbedding, TextEncoder, check_query, load_text_encoder
 from lasslab.signal.audio import SAMPLE_RATE
@@ -21,7 +21,7 @@ from lasslab.signal.spectral import (
     scale_log_magnitude,
     stft,
 )
-from lasslab.systems.request import at_model_rate, check_request, check_samples
+from lasslab.systems.request import at_model_rate, check_request, check_samples, check_text_width
 
 
 class MaskSeparator:
@@ -177,11 +177,7 @@ def load_mask_separator(folder: Path, config: dict[str, Any], device: torch.devi
     network = _build_network(config["architecture"], config["network"], path)
     load_weights(network, folder)
     text_encoder = load_text_encoder(config["text_encoder"], device=device)
-    if text_encoder.dim != network.config.text_dim:
-        raise ValueError(
-            f"{path}: text_encoder {config['text_encoder']!r} is {text_encoder.dim} wide, "
-            f"the network expects text_dim {network.config.text_dim}: name the encoder it was trained with"
-        )
+    check_text_width(text_encoder, network.config.text_dim, name=config["text_encoder"], path=path)
     frames = {name: config[name] for name in ("n_fft", "hop_length", "top_db")}
     try:
         return MaskSeparator(network.to(device), text_encoder, **frames, name=folder.resolve().name)
@@ -194,8 +190,4 @@ def _build_network(architecture: str, fields: dict[str, Any], path: Path) -> nn.
         raise ValueError(f"{path}: architecture is {architecture!r}, expected one of {', '.join(MASK_NETWORKS)}")
     kind = MASK_NETWORKS[architecture]
     config = build_config(kind.config, fields, path=path)
-    try:
-        return kind.build(config)
-    except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"{path}: no network has these sizes ({reason}): restore the file") from error
+    return build_network(kind.build, config, path=path)

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from lasslab.models.text import check_query
+from lasslab.models.text import TextEncoder, check_query
 from lasslab.signal.audio import SAMPLE_RATE, check_waveform, fit_length, resample
 from lasslab.signal.spectral import N_FFT
 
@@ -39,6 +40,38 @@ def check_samples(waveform: Tensor, sample_rate: int, *, n_fft: int) -> None:
         raise ValueError(f"sample_rate must be a positive whole number of Hz, got {sample_rate}")
     shortest = math.ceil(n_fft * sample_rate / SAMPLE_RATE)
     check_waveform(waveform, name=f"a waveform at {sample_rate} Hz", min_samples=shortest)
+
+
+def check_target(target: Tensor | None, waveform: Tensor, *, what: str) -> Tensor:
+    """The target of a system that is a ceiling; refuses none, or one of another shape than the waveform.
+
+    Args:
+        target: in the shape of waveform, or None.
+        waveform: mixture.
+        what: the system in words, for the message.
+
+    Returns:
+        The target.
+
+    Raises:
+        ValueError: see above.
+    """
+    if target is None or target.shape != waveform.shape:
+        found = "none" if target is None else tuple(target.shape)
+        raise ValueError(
+            f"{what} needs target= of shape {tuple(waveform.shape)}, got {found}: "
+            "it is a ceiling for mixtures whose target is known, use another system for recordings"
+        )
+    return target
+
+
+def check_text_width(encoder: TextEncoder, width: int, *, name: str, path: Path) -> None:
+    """Refuse a checkpoint that names another text encoder than its network was trained with, by its width."""
+    if encoder.dim != width:
+        raise ValueError(
+            f"{path}: text_encoder {name!r} is {encoder.dim} wide, the network expects text_dim {width}: "
+            "name the encoder it was trained with"
+        )
 
 
 def at_model_rate(process: Callable[[Tensor], Tensor], waveform: Tensor, sample_rate: int) -> Tensor:
