@@ -43,3 +43,15 @@ def test_an_unknown_name_and_a_missing_folder_are_told_in_one_line(lasslab, scri
     monkeypatch.setattr(benchmarks, "FOLDER", tmp_path / "none")
     code, _, err = lasslab("bench")
     assert code == 2 and "there are no benchmarks" in err and len(err.strip().splitlines()) == 1
+
+
+def test_sampling_is_measured_for_any_size(lasslab):
+    options = ("--size", "quick", "--steps", "2", "--seconds", "0.5", "--runs", "1", "--batch-sizes", "1", "2")
+    code, out, err = lasslab("bench", "generation", *options)
+    assert code == 0, err
+    rows = [line.split("|")[1:-1] for line in out.splitlines() if line.startswith("|")][2:]
+    assert [[int(cell) for cell in row[:2]] for row in rows] == [[1, 2], [2, 2]]
+    for row in rows:
+        total, call, ends, outside, a_clip, times = map(float, row[2:])
+        assert 2 * call < total and ends < total and 0 <= outside < 100 and times > 0
+        assert a_clip == pytest.approx(total / int(row[0]), abs=1e-3)
