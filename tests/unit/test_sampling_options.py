@@ -1,4 +1,4 @@
-"""`--steps` and `--guidance`: a row for each number of steps, other systems as they are, and a refusal where none samples."""
+"""`--steps` and `--guidance`: a row for each number of steps, the other systems as they are, refused where none samples."""
 
 from dataclasses import dataclass
 
