@@ -1,4 +1,4 @@
-"""`--steps` and `--guidance`: a row for each number of steps, the other systems as they are, refused where none samples."""
+"""`--steps` and `--guidance`: a row for each number of steps, and a refusal where no system samples."""
 
 from dataclasses import dataclass
 
