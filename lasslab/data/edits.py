@@ -190,6 +190,15 @@ class EditDataset(Dataset):
         self.single_probability = single / single.sum()
         self.n, self.most_base_clips, self.level_db, self.seed = n, most_base_clips, level_db, seed
 
+    def settings(self) -> dict[str, Any]:
+        """What decides the items beside the clips and how pieces of them are cut, as plain values."""
+        return {
+            "single_probability": [float(p) for p in self.single_probability],
+            "most_base_clips": self.most_base_clips,
+            "level_db": self.level_db,
+            "seed": self.seed,
+        }
+
     def __len__(self) -> int:
         return self.n
 

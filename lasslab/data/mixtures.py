@@ -12,7 +12,7 @@ Notebooks 03 (mixing) and 04 (the cosine filter).
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -387,6 +387,17 @@ class MixtureDataset(Dataset):
     def clips(self) -> list[Clip]:
         """What is mixed."""
         return self.crops.clips
+
+    def settings(self) -> dict[str, Any]:
+        """What decides the items beside the clips and how pieces of them are cut, as plain values."""
+        return {
+            "target_probability": [float(p) for p in self.target_probability],
+            "snr_db": self.snr_db,
+            "max_similarity": self.max_similarity,
+            "third_source": self.third_source,
+            "absent": self.absent,
+            "seed": self.seed,
+        }
 
     def __len__(self) -> int:
         return len(self._candidates)

@@ -216,6 +216,12 @@ class MelVAE(nn.Module):
         latent = posterior.mean if generator is None else posterior.sample(generator)
         return latent * self.config.scaling_factor
 
+    @torch.no_grad()
+    def silent_latent(self, n_points: int) -> Tensor:
+        """The latent of silence (1, Z, n_points, M / 4): what a network is told where there is no sound."""
+        device = next(self.parameters()).device
+        return self.encode(torch.full((1, self.config.n_mels, REDUCTION * n_points), self.silence, device=device))
+
     def decode(self, latent: Tensor, *, n_frames: int | None = None) -> Tensor:
         """Spectrograms of scaled latents.
 

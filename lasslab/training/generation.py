@@ -1,8 +1,9 @@
 """Train what generates: the flow (FlowSep) and the diffusion (DiffusionSep), one network, two losses.
 
-Both see the same latents of the same mixtures, with the text dropped from a tenth of the examples, each on its own; the
-mixture is never dropped. Validation holds times and noise fixed, so that two checkpoints are compared on the same
-draws, and samples a few mixtures to the end.
+Both see the same latents of the same mixtures, with the text dropped from a tenth of the examples, each on its own. The
+papers never drop the mixture; the lab's recipes put silence in its place in a tenth of the examples, so that the same
+network also makes a sound from words alone, which editing by inversion needs. Validation holds times and noise fixed,
+so that two checkpoints are compared on the same draws, and samples a few mixtures to the end.
 
 `lasslab train flow`, `lasslab train diffusion`. Notebooks 12 and 13.
 """
@@ -24,7 +25,7 @@ from lasslab.models.vae import MelVAE, load_vae
 from lasslab.models.velocity import SIZES, VelocityNetwork, condition_on
 from lasslab.signal.audio import SAMPLE_RATE
 from lasslab.training.fit import FitResult
-from lasslab.training.latents import LatentMixtures, cached_text
+from lasslab.training.latents import LatentPairs, cached_text
 from lasslab.training.runs import check_folder, fit_recipe, start_weights
 from lasslab.training.sounds import SoundRecipe, check_size, collated, drawn_mixtures, held_out_mixtures
 
@@ -48,7 +49,8 @@ class Generation:
         text: frozen text encoder; every sentence is encoded once.
         process: "flow" or "diffusion".
         dropout: share of the examples that lose their words.
-        vae: decodes pictures; without it, latents are shown.
+        mixture_dropout: share of the examples that are told silence in place of the mixture; needs the VAE.
+        vae: decodes pictures, without it latents are shown; knows the latent of silence.
         n_steps: steps of a validation sample.
         n_sampled: examples of each validation batch that are sampled to the end; 0 leaves that out.
     """
@@ -61,11 +63,15 @@ class Generation:
         process: str = "flow",
         *,
         dropout: float = 0.1,
+        mixture_dropout: float = 0.0,
         vae: MelVAE | None = None,
         n_steps: int = 10,
         n_sampled: int = 4,
     ) -> None:
         self.text, self.dropout, self.vae, self.n_steps, self.n_sampled = text, dropout, vae, n_steps, n_sampled
+        if mixture_dropout and vae is None:
+            raise ValueError("mixture_dropout needs vae=, which knows the latent of silence")
+        self.mixture_dropout = mixture_dropout
         self.process_loss, self.sample = PROCESSES[process]
 
     def conditions(self, batch: dict) -> tuple[Condition, Condition]:
@@ -74,11 +80,18 @@ class Generation:
 
     def loss(self, network: nn.Module, batch: dict, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """The mean of the loss over the batch."""
+        if self.mixture_dropout:
+            batch = batch | {"mixture": self._some_silent(batch["mixture"], generator)}
         condition, null = self.conditions(batch)
         losses = self.process_loss(
             network, batch["target"], condition, generator=generator, null=null, dropout=self.dropout
         )
         return losses.mean(), {}
+
+    def _some_silent(self, mixture: Tensor, generator: torch.Generator) -> Tensor:
+        """The latents of mixtures (B, Z, N', M'), but that of silence for a share of the examples."""
+        silent = torch.rand(len(mixture), generator=generator, device=mixture.device) < self.mixture_dropout
+        return torch.where(silent[:, None, None, None], self.vae.silent_latent(mixture.shape[2]), mixture)
 
     def validate(self, network: nn.Module, batch: dict) -> dict[str, Tensor]:
         """Per example: minus the loss over eight fixed times and noises, and minus the error of a sample's latent.
@@ -129,6 +142,7 @@ class GenerationRecipe(SoundRecipe):
         n_mixtures: mixtures that are encoded, once, and seen again and again.
         absent, reword: shares of the items, see `lasslab.data.mixtures.MixtureDataset`.
         text_dropout: share of the examples that lose their words, which guidance needs.
+        mixture_dropout: share of the examples that are told silence in place of the mixture; see `Generation`.
         n_validation: mixtures to validate on, at 0 dB.
         corpus … device: see `lasslab.training.sounds.SoundRecipe`.
     """
@@ -145,6 +159,7 @@ class GenerationRecipe(SoundRecipe):
     absent: float = 0.05
     reword: float = 0.3
     text_dropout: float = 0.1
+    mixture_dropout: float = 0.1
     reverse_polarity: bool = False  # a log-mel has no polarity
     n_validation: int = 64
     n_steps: int = 6_000
@@ -159,8 +174,9 @@ class GenerationRecipe(SoundRecipe):
         for name in ("n_mixtures", "n_validation"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not 0 <= self.text_dropout <= 1:
-            raise ValueError(f"text_dropout is a share in [0, 1], got {self.text_dropout}")
+        for name in ("text_dropout", "mixture_dropout"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is a share in [0, 1], got {getattr(self, name)}")
         super().__post_init__()
 
 
@@ -189,6 +205,7 @@ FLOW_PRESETS: dict[str, GenerationRecipe] = {
         n_mixtures=100_000,
         seconds=10.23,
         absent=0.0,
+        mixture_dropout=0.0,
         reword=0.0,
         speed=0.0,
         filter_db=0.0,
@@ -235,13 +252,13 @@ def train_generation(
     network = VelocityNetwork(config)
     start_weights(network, recipe, resume=resume)
     heard, unheard = training_mixtures(recipe), validation_mixtures(recipe)  # both, before the long encoding
-    held_out = LatentMixtures(unheard, vae, progress=progress)
-    dataset = LatentMixtures(heard, vae, progress=progress)
-    text = cached_text(encoder, {*dataset.queries, *held_out.queries})
+    held_out = LatentPairs(unheard, vae, progress=progress)
+    dataset = LatentPairs(heard, vae, progress=progress)
+    text = cached_text(encoder, {*dataset.sentences, *held_out.sentences})
     return fit_recipe(
         recipe,
         network,
-        Generation(text, recipe.process, dropout=recipe.text_dropout, vae=vae),
+        Generation(text, recipe.process, dropout=recipe.text_dropout, mixture_dropout=recipe.mixture_dropout, vae=vae),
         dataset,
         directory=directory,
         validation=collated([held_out[index] for index in range(len(held_out))], 16),

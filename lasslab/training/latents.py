@@ -1,11 +1,11 @@
-"""Latents on disk: mixtures and their targets, encoded once, for trainings that see them many times.
+"""Latents on disk: mixtures or originals and their targets, encoded once, for trainings that see them many times.
 
 A frozen VAE gives the same latent for the same spectrogram, so a flow and a diffusion on the same data, and every epoch
 of either, can share one encoding. A folder holds parts of 256 items:
 
     <cache>/latents/<key>/about.json          what the key was made of
-                          part_00000.safetensors   mixture and target (256, Z, N', M'), float16
-                          part_00000.json          their queries and labels
+                          part_00000.safetensors   mixture (or original) and target (256, Z, N', M'), float16
+                          part_00000.json          their queries and labels (or instructions and the rest)
 
 The key is a hash of everything that decides the numbers: the VAE's weights and configuration, every clip, every setting
 of the mixing. Whatever changes, another folder is used, and nothing stale is ever read. Parts are written whole or not
@@ -18,10 +18,10 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -29,6 +29,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
+from lasslab.data.edits import EditDataset, edit_batch
 from lasslab.data.mixtures import MixtureDataset, mix_batch
 from lasslab.models.checkpoints import checkpoint_root, weights_sha256
 from lasslab.models.text import NoText, TextCache, TextEncoder
@@ -39,7 +40,35 @@ from lasslab.signal.mel import log_mel_spectrogram
 
 PART = 256  # items in a file
 BATCH = 8  # items encoded at a time
-VERSION = 1  # of how latents are made here: change it and every key changes
+VERSION = 2  # of how latents are made here: change it and every key changes
+
+
+class PairKind(NamedTuple):
+    """What of a dataset's items is kept.
+
+    Args:
+        told: name of the waveform that the network is told, at whose level it works.
+        sentence: name of the words that go with it.
+        notes: names of the plain values that are kept.
+        prepare: makes `told` and "target" of a batch of items.
+    """
+
+    told: str
+    sentence: str
+    notes: tuple[str, ...]
+    prepare: Callable[[dict], dict]
+
+
+#: class of dataset -> what of it is kept
+KINDS: dict[type, PairKind] = {
+    MixtureDataset: PairKind("mixture", "query", ("query", "label"), mix_batch),
+    EditDataset: PairKind(
+        "original",
+        "instruction",
+        ("instruction", "task", "caption", "removed_label", "added_label"),
+        edit_batch,
+    ),
+}
 
 
 def cache_root() -> Path:
@@ -49,27 +78,24 @@ def cache_root() -> Path:
     return checkpoint_root().parent / "cache"
 
 
-def describe(dataset: MixtureDataset) -> dict[str, Any]:
+def describe(dataset: MixtureDataset | EditDataset) -> dict[str, Any]:
     """Everything that decides the items of a dataset, as plain values."""
+    crops = dataset.crops
     clips = [
         {name: str(value) if isinstance(value, Path) else value for name, value in asdict(clip).items()}
-        for clip in dataset.clips
+        for clip in crops.clips
     ]
     for clip in clips:  # where a recording lies and what its file is called do not matter, what is in it does
         if clip["path"]:
             clip["path"] = _content(Path(clip["path"]))
     return {
+        "kind": type(dataset).__name__,
         "clips": clips,
-        "probability": [float(p) for p in dataset.crops.probability],
-        "target_probability": [float(p) for p in dataset.target_probability],
-        "n_samples": dataset.crops.n_samples,
-        "snr_db": dataset.snr_db,
-        "max_similarity": dataset.max_similarity,
-        "augmentation": asdict(dataset.crops.augmentation) if dataset.crops.augmentation else None,
-        "third_source": dataset.third_source,
-        "absent": dataset.absent,
-        "reword": dataset.crops.reword,
-        "seed": dataset.seed,
+        "probability": [float(p) for p in crops.probability],
+        "n_samples": crops.n_samples,
+        "augmentation": asdict(crops.augmentation) if crops.augmentation else None,
+        "reword": crops.reword,
+        **dataset.settings(),
     }
 
 
@@ -87,25 +113,29 @@ def make_key(values: Any) -> str:
 
 
 @torch.no_grad()
-def encode_mixtures(vae: MelVAE, mixture: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Scaled latents of mixtures and targets, both by the gain that brings the mixture to the systems' level.
+def encode_pairs(vae: MelVAE, told: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Scaled latents of mixtures (or originals) and targets, both by the gain that brings the former to the systems'
+    level.
 
     Args:
         vae: in evaluation mode.
-        mixture: (B, T).
+        told: mixtures or originals (B, T).
         target: (B, T); silence gives the latent of silent log-mels, log(1e-5), not of zeros.
 
     Returns:
-        Latents (B, Z, N', M') of the mixtures and of the targets.
+        Latents (B, Z, N', M') of the former and of the targets.
     """
-    gain = level_gain(mixture)
-    log_mels = log_mel_spectrogram(torch.cat([mixture * gain, target * gain]), vae.mel)
+    gain = level_gain(told)
+    log_mels = log_mel_spectrogram(torch.cat([told * gain, target * gain]), vae.mel)
     latents = vae.encode(log_mels)
-    return latents[: len(mixture)], latents[len(mixture) :]
+    return latents[: len(told)], latents[len(told) :]
 
 
-class LatentMixtures(Dataset):
-    """A `MixtureDataset` as latents: `{"mixture": (Z, N', M'), "target": (Z, N', M'), "query": str, "label": str}`.
+class LatentPairs(Dataset):
+    """A `MixtureDataset` or an `EditDataset` as latents.
+
+    An item is `{"mixture": (Z, N', M'), "target": (Z, N', M'), "query": str, "label": str}`; of edits, "original" has
+    the place of "mixture", and there are "instruction", "task", "caption" and the two labels.
 
     Args:
         dataset: waveforms; item i of it is item i here.
@@ -118,7 +148,12 @@ class LatentMixtures(Dataset):
     """
 
     def __init__(
-        self, dataset: MixtureDataset, vae: MelVAE, *, root: str | Path | None = None, progress: bool = True
+        self,
+        dataset: MixtureDataset | EditDataset,
+        vae: MelVAE,
+        *,
+        root: str | Path | None = None,
+        progress: bool = True,
     ) -> None:
         about = {
             "version": VERSION,
@@ -126,6 +161,7 @@ class LatentMixtures(Dataset):
             "vae_config": vae.config.to_dict(),
             "data": describe(dataset),
         }
+        self.kind = KINDS[type(dataset)]
         self.n_items = len(dataset)
         self.folder = Path(root or cache_root()) / "latents" / make_key(about)
         self._build(dataset, vae, about, progress)
@@ -142,16 +178,16 @@ class LatentMixtures(Dataset):
         part, row = divmod(index, PART)
         if part not in self._files:
             self._files[part] = _open(self._part(part))
-        latents = {name: self._files[part].get_slice(name)[row].float() for name in ("mixture", "target")}
+        latents = {name: self._files[part].get_slice(name)[row].float() for name in (self.kind.told, "target")}
         return latents | self.notes[index]
 
     def __getstate__(self) -> dict:
         return self.__dict__ | {"_files": {}}  # an open file does not travel to a worker
 
     @property
-    def queries(self) -> list[str]:
-        """The distinct sentences, sorted."""
-        return sorted({note["query"] for note in self.notes})
+    def sentences(self) -> list[str]:
+        """The distinct queries or instructions, sorted."""
+        return sorted({note[self.kind.sentence] for note in self.notes})
 
     def _part(self, number: int) -> Path:
         return self.folder / f"part_{number:05d}.safetensors"
@@ -167,7 +203,7 @@ class LatentMixtures(Dataset):
     def _n_parts(self) -> int:
         return -(-self.n_items // PART)
 
-    def _build(self, dataset: MixtureDataset, vae: MelVAE, about: dict, progress: bool) -> None:
+    def _build(self, dataset: MixtureDataset | EditDataset, vae: MelVAE, about: dict, progress: bool) -> None:
         from tqdm.auto import tqdm
 
         ranges = {
@@ -179,7 +215,7 @@ class LatentMixtures(Dataset):
         total = sum(len(ranges[number]) for number in missing)
         with (
             _writing(self.folder),
-            tqdm(total=total, desc="encoding mixtures", unit="item", disable=not progress) as bar,
+            tqdm(total=total, desc="encoding sounds", unit="item", disable=not progress) as bar,
         ):
             self.folder.mkdir(parents=True, exist_ok=True)
             write_json(self.folder / "about.json", about)
@@ -191,20 +227,22 @@ class LatentMixtures(Dataset):
         part = self._part(number)
         if not (part.is_file() and part.with_suffix(".json").is_file()):
             return False
-        return min(len(self._notes(number)), _open(part).get_slice("mixture").get_shape()[0]) >= n
+        return min(len(self._notes(number)), _open(part).get_slice("target").get_shape()[0]) >= n
 
-    def _build_part(self, number: int, items: range, dataset: MixtureDataset, vae: MelVAE, bar: Any) -> None:
-        device = next(vae.parameters()).device
-        mixtures, targets, notes = [], [], []
+    def _build_part(
+        self, number: int, items: range, dataset: MixtureDataset | EditDataset, vae: MelVAE, bar: Any
+    ) -> None:
+        device, kind = next(vae.parameters()).device, self.kind
+        told, targets, notes = [], [], []
         for first in range(items.start, items.stop, BATCH):
             drawn = [dataset[index] for index in range(first, min(first + BATCH, items.stop))]
-            notes += [{"query": item["query"], "label": item["label"]} for item in drawn]
-            batch = mix_batch({key: value.to(device) for key, value in _tensors(drawn).items()})
-            latents = encode_mixtures(vae, batch["mixture"], batch["target"])
-            for kept, latent in zip((mixtures, targets), latents, strict=True):
+            notes += [{name: item[name] for name in kind.notes} for item in drawn]
+            batch = kind.prepare({key: value.to(device) for key, value in _tensors(drawn).items()})
+            latents = encode_pairs(vae, batch[kind.told], batch["target"])
+            for kept, latent in zip((told, targets), latents, strict=True):
                 kept.append(latent.to("cpu", torch.float16))
             bar.update(len(drawn))
-        tensors = {"mixture": torch.cat(mixtures).contiguous(), "target": torch.cat(targets).contiguous()}
+        tensors = {kind.told: torch.cat(told).contiguous(), "target": torch.cat(targets).contiguous()}
         path = self._part(number)
         write_atomically(path, lambda temporary: save_file(tensors, temporary))
         write_json(path.with_suffix(".json"), notes)  # last: a part is there when its notes are

@@ -21,7 +21,7 @@ from lasslab.models.vae import MelVAE, VAEConfig
 from lasslab.models.velocity import VelocityConfig, condition_on
 from lasslab.signal.mel import MelConfig, log_mel_spectrogram
 from lasslab.systems.generative import FlowSeparator
-from lasslab.training.latents import encode_mixtures
+from lasslab.training.latents import encode_pairs
 
 VAE = VAEConfig(channels=(4, 8), latent_channels=16, n_mels=16)
 TINY = VelocityConfig(channels=(8, 16), attention=(False, True), head_width=8, latent_channels=16, text_dim=6)
@@ -188,7 +188,7 @@ def test_nothing_to_separate_is_silence_in_the_log_mel_and_in_the_latent():
     loudest = log_mel_spectrogram(batch["mixture"], vae.mel).max()
     assert released.min() > loudest, "louder in every band than the loudest of the mixture"
     # through the cache of latents, which is what a flow is trained on
-    _, target = encode_mixtures(vae, batch["mixture"], batch["target"])
+    _, target = encode_pairs(vae, batch["mixture"], batch["target"])
     torch.testing.assert_close(target, vae.encode(torch.full_like(ours, math.log(1e-5))))
     assert not torch.allclose(target, vae.encode(released), atol=0.05)
 

@@ -90,6 +90,25 @@ def test_each_example_loses_its_words_on_its_own_and_never_its_mixture(process):
 
 
 @every_process
+def test_some_are_told_silence_in_place_of_the_mixture(process):
+    """The latent of silent log-mels, which is no zero latent; the words stay."""
+    torch.manual_seed(0)
+    vae = MelVAE(VAEConfig(channels=(4, 8), latent_channels=2, n_mels=16)).eval().requires_grad_(False)
+    objective, network, n = generation(process, dropout=0.0, mixture_dropout=0.5, vae=vae), Spy(), 64
+    objective.loss(network, batch(n), torch.Generator().manual_seed(0))
+    (call,) = network.calls
+    silence = vae.encode(torch.full((1, 16, 24), vae.silence))
+    silent = (call["mixture"] == silence).flatten(1).all(1)
+    assert 18 < silent.sum() < 46 and silence.abs().max() > 0.1
+    assert torch.equal(call["mixture"][~silent], batch(n)["mixture"][~silent])
+    assert torch.equal(call["tokens"], objective.text(batch(n)["query"]).tokens)
+    objective.validate(network, batch())
+    assert all(torch.equal(later["mixture"][:4], batch()["mixture"][:4]) for later in network.calls[1:])
+    with pytest.raises(ValueError, match="mixture_dropout needs vae="):
+        generation(process, mixture_dropout=0.1)
+
+
+@every_process
 @pytest.mark.parametrize("dropout, share", [(0.0, 0.0), (1.0, 1.0), (0.1, 0.1)])
 def test_the_share_is_the_one_asked_for(process, dropout, share):
     objective, network = generation(process, dropout=dropout), Spy()

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, default_collate
 
 from lasslab.data.clips import Clip
 from lasslab.data.crops import Augmentation
+from lasslab.data.edits import EditDataset, edit_batch
 from lasslab.data.mixtures import MixtureDataset, mix_batch
 from lasslab.models.checkpoints import weights_sha256
 from lasslab.models.text import NoText, TextEmbedding, TextEncoder
@@ -23,11 +24,11 @@ from lasslab.signal.levels import level_gain
 from lasslab.signal.mel import log_mel_spectrogram
 from lasslab.training import latents
 from lasslab.training.latents import (
-    LatentMixtures,
+    LatentPairs,
     cache_root,
     cached_text,
     describe,
-    encode_mixtures,
+    encode_pairs,
     make_key,
 )
 
@@ -76,8 +77,8 @@ def mixtures(corpus: Path, n: int = 6, **changes) -> MixtureDataset:
     return MixtureDataset(chosen, n=n, **settings | changes)
 
 
-def build(corpus: Path, vae: MelVAE, root: Path, n: int = 6, **changes) -> LatentMixtures:
-    return LatentMixtures(mixtures(corpus, n, **changes), vae, root=root, progress=False)
+def build(corpus: Path, vae: MelVAE, root: Path, n: int = 6, **changes) -> LatentPairs:
+    return LatentPairs(mixtures(corpus, n, **changes), vae, root=root, progress=False)
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -95,21 +96,21 @@ def one_line(error: pytest.ExceptionInfo) -> str:
 
 def test_mixture_and_target_are_encoded_by_the_mixture_s_gain(corpus, vae):
     batch = mix_batch(default_collate([mixtures(corpus)[i] for i in range(2)]))
-    mixture, target = encode_mixtures(vae, batch["mixture"], batch["target"])
+    mixture, target = encode_pairs(vae, batch["mixture"], batch["target"])
     gain = level_gain(batch["mixture"])
     for found, waveform in ((mixture, batch["mixture"]), (target, batch["target"])):
         torch.testing.assert_close(found, vae.encode(log_mel_spectrogram(waveform * gain, vae.mel)))
-    louder = encode_mixtures(vae, 5 * batch["mixture"], 5 * batch["target"])
+    louder = encode_pairs(vae, 5 * batch["mixture"], 5 * batch["target"])
     torch.testing.assert_close(louder[1], target, rtol=1e-3, atol=1e-3)
 
 
 def test_items_are_what_encoding_on_the_fly_gives(corpus, vae, tmp_path):
     dataset = mixtures(corpus, 6)
-    cached = LatentMixtures(dataset, vae, root=tmp_path / "cache", progress=False)
+    cached = LatentPairs(dataset, vae, root=tmp_path / "cache", progress=False)
     assert len(cached) == 6
     for index in range(6):
         batch = mix_batch(default_collate([dataset[index]]))
-        mixture, target = encode_mixtures(vae, batch["mixture"], batch["target"])
+        mixture, target = encode_pairs(vae, batch["mixture"], batch["target"])
         item = cached[index]
         assert item["query"] == dataset[index]["query"] and item["label"] == dataset[index]["label"]
         for name, expected in (("mixture", mixture[0]), ("target", target[0])):
@@ -118,7 +119,7 @@ def test_items_are_what_encoding_on_the_fly_gives(corpus, vae, tmp_path):
     for beyond in (6, -1):
         with pytest.raises(IndexError):
             cached[beyond]
-    assert cached.queries == sorted({dataset[i]["query"] for i in range(6)})
+    assert cached.sentences == sorted({dataset[i]["query"] for i in range(6)})
 
 
 def test_an_absent_sound_has_the_latent_of_silence(corpus, vae, tmp_path):
@@ -153,7 +154,7 @@ def key(corpus, vae, **changes) -> str:
 def test_the_same_again_is_the_same_folder_and_nothing_is_encoded(corpus, vae, tmp_path, monkeypatch):
     first = build(corpus, vae, tmp_path)
     before = content(tmp_path)
-    monkeypatch.setattr(latents, "encode_mixtures", lambda *_: pytest.fail("encoded again"))
+    monkeypatch.setattr(latents, "encode_pairs", lambda *_: pytest.fail("encoded again"))
     second = build(corpus, copy.deepcopy(vae), tmp_path)
     assert second.folder == first.folder and content(tmp_path) == before
     assert torch.equal(second[3]["target"], first[3]["target"])
@@ -248,7 +249,7 @@ def test_where_the_corpus_lies_does_not_matter(corpus, vae, tmp_path):
 
 def test_an_interrupted_build_goes_on_to_the_same_bytes(corpus, vae, tmp_path, monkeypatch):
     whole = build(corpus, vae, tmp_path / "whole", 10)
-    calls, encode = [], latents.encode_mixtures
+    calls, encode = [], latents.encode_pairs
 
     def interrupted(*arguments):
         calls.append(len(arguments[1]))
@@ -256,13 +257,13 @@ def test_an_interrupted_build_goes_on_to_the_same_bytes(corpus, vae, tmp_path, m
             raise KeyboardInterrupt
         return encode(*arguments)
 
-    monkeypatch.setattr(latents, "encode_mixtures", interrupted)
+    monkeypatch.setattr(latents, "encode_pairs", interrupted)
     with pytest.raises(KeyboardInterrupt):
         build(corpus, vae, tmp_path / "parts", 10)
     left = content(tmp_path / "parts")
     assert sorted(Path(name).name for name in left) == ["about.json", "part_00000.json", "part_00000.safetensors"]
     calls.clear()
-    monkeypatch.setattr(latents, "encode_mixtures", lambda *a: (calls.append(len(a[1])), encode(*a))[1])
+    monkeypatch.setattr(latents, "encode_pairs", lambda *a: (calls.append(len(a[1])), encode(*a))[1])
     continued = build(corpus, vae, tmp_path / "parts", 10)
     assert sum(calls) == 6, "the four items of the first part are not made again"
     assert content(continued.folder) == content(whole.folder)
@@ -281,8 +282,8 @@ def test_a_part_without_its_notes_is_made_again(corpus, vae, tmp_path):
 def test_a_longer_run_extends_a_shorter_one(corpus, vae, tmp_path, monkeypatch):
     short = build(corpus, vae, tmp_path / "grown", 6)
     six = [short[index] for index in range(6)]
-    sizes, encode = [], latents.encode_mixtures
-    monkeypatch.setattr(latents, "encode_mixtures", lambda *a: (sizes.append(len(a[1])), encode(*a))[1])
+    sizes, encode = [], latents.encode_pairs
+    monkeypatch.setattr(latents, "encode_pairs", lambda *a: (sizes.append(len(a[1])), encode(*a))[1])
     long = build(corpus, vae, tmp_path / "grown", 11)
     assert long.folder == short.folder and sum(sizes) == 7, "the whole first part is kept"
     assert content(long.folder) == content(build(corpus, vae, tmp_path / "at_once", 11).folder)
@@ -292,7 +293,7 @@ def test_a_longer_run_extends_a_shorter_one(corpus, vae, tmp_path, monkeypatch):
     sizes.clear()
     shorter = build(corpus, vae, tmp_path / "grown", 5)
     assert not sizes and len(shorter) == len(shorter.notes) == 5
-    assert shorter.queries == sorted({item["query"] for item in six[:5]}), "of its own items only"
+    assert shorter.sentences == sorted({item["query"] for item in six[:5]}), "of its own items only"
     with pytest.raises(IndexError):
         shorter[5]
 
@@ -343,6 +344,39 @@ def test_the_cache_lies_beside_the_checkpoints_or_where_it_is_told(tmp_path, mon
     assert cache_root() == tmp_path / "cache"
     monkeypatch.setenv("LASSLAB_CACHE", str(tmp_path / "named"))
     assert cache_root() == tmp_path / "named"
+
+
+# --- edits
+
+
+def edits(corpus: Path, **changes) -> EditDataset:
+    clip = clips(corpus)[0]
+    more = [replace(clip, label=label, source=label, captions=(f"a {label}",)) for label in ("wind", "bell")]
+    return EditDataset([*clips(corpus), *more], n=6, **{"seconds": 0.2, "seed": 3} | changes)
+
+
+def test_edits_are_encoded_by_the_original_s_gain(corpus, vae, tmp_path):
+    dataset = edits(corpus)
+    cached = LatentPairs(dataset, vae, root=tmp_path, progress=False)
+    for index in range(6):
+        batch = edit_batch(default_collate([dataset[index]]))
+        gain = level_gain(batch["original"])
+        item = cached[index]
+        for name in ("original", "target"):
+            expected = vae.encode(log_mel_spectrogram(batch[name] * gain, vae.mel))[0]
+            torch.testing.assert_close(item[name], expected, rtol=1e-3, atol=1e-3)
+        assert {name: item[name] for name in ("instruction", "task", "caption", "removed_label", "added_label")} == {
+            name: dataset[index][name] for name in ("instruction", "task", "caption", "removed_label", "added_label")
+        }
+    assert cached.sentences == sorted({dataset[index]["instruction"] for index in range(6)})
+
+
+def test_every_setting_of_the_edits_has_its_own_key(corpus):
+    changes = [{}, {"seed": 4}, {"most_base_clips": 1}, {"level_db": (0.0, 1.0)}, {"seconds": 0.25}]
+    changes += [{"augmentation": Augmentation(shift=True)}]
+    keys = [make_key(describe(edits(corpus, **change))) for change in changes]
+    assert len(set(keys)) == 6
+    assert make_key(describe(mixtures(corpus))) not in keys
 
 
 # --- token embeddings
