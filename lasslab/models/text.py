@@ -71,17 +71,33 @@ def check_query(text: str) -> str:
     Raises:
         ValueError: when the text is no string, holds no word, or is longer than `MAX_QUERY_CHARACTERS`.
     """
+    return _check_sentence(
+        text,
+        what="query",
+        short="describe one sound in one sentence",
+        remedy="describe the sound, for example 'a dog barking'",
+    )
+
+
+def check_instruction(text: str) -> str:
+    """Normalise an instruction for an edit, or say why it cannot be one; see `check_query`."""
+    return _check_sentence(
+        text,
+        what="instruction",
+        short="ask for one edit in one sentence",
+        remedy="say what shall change, for example 'remove the dog barking'",
+    )
+
+
+def _check_sentence(text: str, *, what: str, short: str, remedy: str) -> str:
     if not isinstance(text, str):
-        raise ValueError(f"a query is a string, got {type(text).__name__}")
+        raise ValueError(f"{'an' if what[0] in 'aeiou' else 'a'} {what} is a string, got {type(text).__name__}")
     if len(text) > MAX_QUERY_CHARACTERS:
-        raise ValueError(
-            f"the query has {len(text)} characters, at most {MAX_QUERY_CHARACTERS} are read: "
-            "describe one sound in one sentence"
-        )
-    query = normalise_query(text)
-    if not query:
-        raise ValueError("the query is empty: describe the sound, for example 'a dog barking'")
-    return query
+        raise ValueError(f"the {what} has {len(text)} characters, at most {MAX_QUERY_CHARACTERS} are read: {short}")
+    sentence = normalise_query(text)
+    if not sentence:
+        raise ValueError(f"the {what} is empty: {remedy}")
+    return sentence
 
 
 class TextEncoder:

@@ -143,9 +143,17 @@ def condition_on(mixture: Tensor, text: TextEmbedding) -> tuple[Condition, Condi
         Condition and null condition. Without words there is one token, of zeros: no sentence has it.
     """
     condition = {"mixture": mixture, "tokens": text.tokens, "token_mask": text.mask}
+    unsaid = without_words(text, torch.ones(len(text.mask), dtype=torch.bool, device=text.mask.device))
+    return condition, {"mixture": mixture, "tokens": unsaid.tokens, "token_mask": unsaid.mask}
+
+
+def without_words(text: TextEmbedding, unsaid: Tensor) -> TextEmbedding:
+    """The same, but with no words where `unsaid` (B,): one token, of zeros, which no sentence has."""
     first = torch.zeros_like(text.mask)
     first[:, 0] = True
-    return condition, {"mixture": mixture, "tokens": torch.zeros_like(text.tokens), "token_mask": first}
+    return TextEmbedding(
+        text.tokens.masked_fill(unsaid[:, None, None], 0.0), torch.where(unsaid[:, None], first, text.mask)
+    )
 
 
 class CrossAttentionMap:

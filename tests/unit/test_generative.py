@@ -21,9 +21,10 @@ from lasslab.models.vae import MelVAE, VAEConfig
 from lasslab.models.velocity import VelocityConfig, VelocityNetwork
 from lasslab.signal.levels import level_gain
 from lasslab.signal.mel import MelConfig, log_mel_spectrogram
-from lasslab.systems import generative, separation
+from lasslab.systems import latent, separation
 from lasslab.systems.codec import LatentCodec, RoundTrip
-from lasslab.systems.generative import DiffusionSeparator, FlowSeparator, LatentSeparator, draw_noise
+from lasslab.systems.generative import DiffusionSeparator, FlowSeparator, LatentSeparator
+from lasslab.systems.latent import draw_noise
 from lasslab.systems.separation import load_separator
 from lasslab.systems.streaming import Streaming
 
@@ -335,7 +336,7 @@ def test_a_batch_is_the_same_as_one_by_one(kind):
     assert (together[2] == 0).all() and together[1].abs().max() > 0
     default = system.separate_batch(mixtures[:1].expand(2, -1), ["a dog", "a dog"])
     torch.testing.assert_close(default[0], default[1])
-    with pytest.raises(ValueError, match="B queries"):
+    with pytest.raises(ValueError, match="B sentences"):
         system.separate_batch(mixtures, queries[:2])
     with pytest.raises(ValueError, match="generator for each of 3"):
         system.separate_batch(mixtures, queries, generators=[seeded(0)])
@@ -347,7 +348,7 @@ def test_a_batch_larger_than_one_call_takes_is_the_same(monkeypatch):
     queries = ["a", "bb", "ccc", "dd", "e"]
     whole = system.separate_batch(mixtures, queries)
     network.rows.clear()
-    monkeypatch.setattr(generative, "LARGEST_BATCH", 2)
+    monkeypatch.setattr(latent, "LARGEST_BATCH", 2)
     torch.testing.assert_close(system.separate_batch(mixtures, queries), whole)
     assert network.rows == [2, 2, 1] * 2
 
@@ -504,7 +505,7 @@ def test_windows_agree_at_every_step_and_not_at_the_end_only():
 
 @both_kinds
 def test_two_minutes_in_bounded_memory(kind, monkeypatch):
-    monkeypatch.setattr(generative, "LARGEST_BATCH", 8)
+    monkeypatch.setattr(latent, "LARGEST_BATCH", 8)
     network = Known(kind=kind)
     system = separator(network, kind, window_seconds=2.56, n_steps=2, guidance_scale=2.0)
     encoded = system.codec.vae.lengths
@@ -623,8 +624,8 @@ def test_the_round_trip_is_of_the_target():
 def root(tmp_path: Path, monkeypatch) -> Path:
     """Checkpoints "tiny", a flow, and "tiny-vae"; the vocoder is the hum, the text encoder the letters."""
     monkeypatch.setenv("LASSLAB_CHECKPOINTS", str(tmp_path))
-    monkeypatch.setattr(generative, "load_text_encoder", lambda name, device: LetterEncoder())
-    monkeypatch.setattr(generative, "load_vocoder", lambda name, device: Hum(VAE.mel()))
+    monkeypatch.setattr(latent, "load_text_encoder", lambda name, device: LetterEncoder())
+    monkeypatch.setattr(latent, "load_vocoder", lambda name, device: Hum(VAE.mel()))
     save_network(tmp_path / "tiny-vae", tiny_vae(), {"system": "vae", "network": VAE})
     config = {"system": "flow", "network": TINY, "vae": "tiny-vae", "window_seconds": 1.28, "n_steps": 3}
     save_network(tmp_path / "tiny", tiny_network(), config)
@@ -687,7 +688,7 @@ def test_another_encoder_vae_or_vocoder_than_the_trained_one_is_named(root, monk
         with pytest.raises(ValueError, match="7 wide.*text_dim 6"):
             load_separator("tiny", device="cpu")
     with monkeypatch.context() as patch:
-        patch.setattr(generative, "load_vocoder", lambda name, device: Hum(MelConfig()))
+        patch.setattr(latent, "load_vocoder", lambda name, device: Hum(MelConfig()))
         with pytest.raises(ValueError, match="config.json.*n_mels 16 against 64"):
             load_separator("tiny", device="cpu")
     other = replace(VAE, latent_channels=3)

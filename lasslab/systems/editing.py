@@ -1,0 +1,394 @@
+"""Editing: a recording and an instruction in, the recording with that one change out.
+
+    original -> latent x_orig;  x_start = (1 - (1 - sigma_min) t_start) noise + t_start x_orig                    (4)
+    x_(t + dt) = x_t + dt v(x_t, x_orig, t, E_I)   from t = t_start to 1                                          (5)
+    latent -> waveform at the original's level
+
+Numbers as in RFM-Editing. The network is told the whole original at every step, so it can copy what the instruction
+does not name; and a little of the original is in the state it starts from. Level, length, channels, seeds and batches
+are those of every system that generates latents, see `lasslab.systems.latent`; the level is the original's.
+
+- `FlowEditor`: RFM-Editing, trained on triplets.
+- `DiffusionEditor`: AUDIT, the same network and triplets, trained as a diffusion.
+- `InversionEditor`: needs no triplets. A flow that makes sounds from words is run backwards on the original under the
+  words for what is there, then forwards under the words for what shall be there.
+
+Every editor is called `editor(waveform, instruction, *, sample_rate=16_000, generator=None, ...)`. An instruction in
+which no task is recognised is carried out all the same, with a warning that says how it was read.
+
+References: Gao et al., RFM-Editing, 2025; Wang et al., AUDIT, NeurIPS 2023; Song, Meng and Ermon, DDIM, ICLR 2021
+(inversion). Notebooks 14 and 15.
+"""
+
+import copy
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from lasslab import diffusion, flow
+from lasslab.data.instructions import read_instruction
+from lasslab.flow import Field, solve, time_grid
+from lasslab.models.bigvgan import load_vocoder
+from lasslab.models.checkpoints import CONFIG_FILE, find_checkpoint, read_config
+from lasslab.models.text import TextEmbedding, check_instruction
+from lasslab.models.vae import load_vae
+from lasslab.models.velocity import without_words
+from lasslab.signal.audio import SAMPLE_RATE
+from lasslab.systems.codec import LatentCodec, RoundTrip
+from lasslab.systems.latent import LATENT_FIELDS, LatentSystem, Observer, load_latent_system, repeat
+from lasslab.systems.request import check_samples, choose_device
+from lasslab.systems.separation import ROUND_TRIP
+
+DEFAULT_EDITOR = "rfm-editing-lab"
+N_STEPS = 25  # of an editor, unless its checkpoint says otherwise
+T_START = 0.01  # of a flow editor: RFM-Editing's
+
+
+class Editor(Protocol):
+    """What every editing system is."""
+
+    name: str
+
+    def __call__(
+        self,
+        waveform: Tensor,
+        instruction: str,
+        *,
+        sample_rate: int = SAMPLE_RATE,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """(T,) or (C, T) in, the same out."""
+
+
+class UnknownTask(UserWarning):
+    """An instruction in which no task was recognised."""
+
+
+class LatentEditor(LatentSystem):
+    """What the editors share: the call, and a start that is not all noise.
+
+    Args:
+        network, vae, vocoder, text_encoder, n_steps, guidance_scale, window_seconds, name: see
+            `lasslab.systems.latent.LatentSystem`.
+        t_start: time in [0, 1) at which sampling starts; 0 is noise alone, the nearer to 1 the more stays as it is.
+
+    Raises:
+        ValueError: VAE and vocoder read different mels, or a setting is out of range.
+    """
+
+    settings = ("n_steps", "guidance_scale", "t_start")
+
+    def __init__(self, *args: Any, n_steps: int = N_STEPS, t_start: float = 0.0, **settings: Any) -> None:
+        self.t_start = t_start
+        super().__init__(*args, n_steps=n_steps, **settings)
+
+    def check_settings(self) -> None:
+        """Refuse a setting that is out of range."""
+        super().check_settings()
+        if not 0 <= self.t_start < 1:
+            raise ValueError(f"t_start is a time in [0, 1), got {self.t_start}: 0 is noise, and at 1 nothing changes")
+
+    def check_words(self, words: str) -> str:
+        """An instruction as the text encoder shall see it; warns where no task is recognised."""
+        instruction = check_instruction(words)
+        _tell(words)
+        return instruction
+
+    def __call__(
+        self,
+        waveform: Tensor,
+        instruction: str,
+        *,
+        sample_rate: int = SAMPLE_RATE,
+        generator: torch.Generator | None = None,
+        n_steps: int | None = None,
+        guidance_scale: float | None = None,
+        t_start: float | None = None,
+        progress: bool = False,
+        observe: Observer | None = None,
+    ) -> Tensor:
+        """Edit one recording.
+
+        Args:
+            waveform: original, shape (T,) or (C, T), at least one frame long.
+            instruction: what shall change, in words.
+            sample_rate: Hz.
+            generator: of the noise, on the CPU; seed 0 when left out.
+            n_steps, guidance_scale, t_start: as in the constructor.
+            progress: show a bar over the steps.
+            observe: called with each time and the latents (C, Z, N', M') at it.
+
+        Returns:
+            The edited recording: shape, type, device, rate and level of waveform. Silence stays silence.
+
+        Raises:
+            ValueError: unusable or too short samples, an empty or far too long instruction, an impossible rate or
+                setting.
+        """
+        settings = {"n_steps": n_steps, "guidance_scale": guidance_scale, "t_start": t_start}
+        return self.call(waveform, instruction, sample_rate, generator, progress=progress, observe=observe, **settings)
+
+    def edit_batch(
+        self,
+        originals: Tensor,
+        instructions: Sequence[str],
+        *,
+        sample_rate: int = SAMPLE_RATE,
+        generators: Sequence[torch.Generator] | None = None,
+        n_steps: int | None = None,
+        guidance_scale: float | None = None,
+        t_start: float | None = None,
+        progress: bool = False,
+        observe: Observer | None = None,
+    ) -> Tensor:
+        """Edit several mono recordings of one length at once, each by its own instruction.
+
+        Args:
+            originals: shape (B, T).
+            instructions: B sentences.
+            sample_rate: Hz.
+            generators: one for each recording, on the CPU; seed 0 for each when left out.
+            n_steps, guidance_scale, t_start, progress, observe: as in `__call__`.
+
+        Returns:
+            Edited recordings, shape (B, T), the same as from B calls up to rounding.
+
+        Raises:
+            ValueError: see `__call__`; or another number of instructions or generators than recordings.
+        """
+        settings = {"n_steps": n_steps, "guidance_scale": guidance_scale, "t_start": t_start}
+        return self.call_batch(
+            originals, instructions, sample_rate, generators, progress=progress, observe=observe, **settings
+        )
+
+
+class FlowEditor(LatentEditor):
+    """RFM-Editing: a rectified flow, told the original, from nearly noise to the edited latent.
+
+    Args:
+        network, vae, vocoder, text_encoder, n_steps, guidance_scale, window_seconds, name, t_start: see
+            `LatentEditor`. Its text encoder has the adapter that was trained with the network.
+
+    Notebook: 14.
+    """
+
+    def __init__(self, *args: Any, t_start: float = T_START, **settings: Any) -> None:
+        super().__init__(*args, t_start=t_start, **settings)
+
+    def sample(
+        self, field: Field, noise: Tensor, told: Tensor, n_steps: int, *, observe: Observer | None = None
+    ) -> Tensor:
+        """Equations (4) and (5)."""
+        start = flow.interpolate(noise, told, self.t_start)
+        return solve(field, start, time_grid(n_steps, start=self.t_start), observe=observe)
+
+
+class DiffusionEditor(LatentEditor):
+    """AUDIT: the same network, trained to predict the noise; from noise alone unless `t_start` says otherwise.
+
+    Args:
+        network, vae, vocoder, text_encoder, n_steps, guidance_scale, window_seconds, name, t_start: see
+            `LatentEditor`.
+
+    Notebook: 14.
+    """
+
+    def sample(
+        self, field: Field, noise: Tensor, told: Tensor, n_steps: int, *, observe: Observer | None = None
+    ) -> Tensor:
+        """DDIM from `t_start` to 1."""
+        start = noise if self.t_start == 0 else diffusion.interpolate(noise, told, self.t_start)
+        return diffusion.sample(field, start, n_steps, t_start=self.t_start, observe=observe)
+
+
+class InversionEditor(LatentEditor):
+    """Editing without triplets: a flow from words to sound is run backwards and forwards again.
+
+        x_start = original, along the flow of the words for what is there, from t = 1 down to t_start
+        edited  = x_start, along the flow of the words for what shall be there, from t_start up to 1
+
+    The network is one that was trained to make a sound out of words alone, told silence in place of a mixture. With the
+    same words both ways and small steps, the original comes back. An instruction is turned into the two sentences by
+    rule: "add B" goes from no words to B, "remove A" from A to no words, "replace A with B" from A to B; an instruction
+    that cannot be read names what shall be there. The first sentence is also the null branch of the guidance, which
+    therefore leads away from what is there.
+
+    No noise is drawn: seeds do not matter. There are `n_steps` steps each way.
+
+    Args:
+        network, vae, vocoder, text_encoder, n_steps, guidance_scale, window_seconds, name: see `LatentEditor`.
+        t_start: where to turn; the nearer to 1, the more stays as it is.
+
+    Notebook: 14.
+    """
+
+    passes = 2
+
+    def __init__(self, *args: Any, t_start: float = 0.3, **settings: Any) -> None:
+        self.captions: tuple[str, str] | None = None
+        super().__init__(*args, t_start=t_start, **settings)
+
+    def between(self, source: str, target: str) -> "InversionEditor":
+        """The same editor with the two sentences given, whatever the instruction says; "" is no words.
+
+        Args:
+            source: what is there.
+            target: what shall be there.
+
+        Returns:
+            A copy, networks shared.
+        """
+        other = copy.copy(self)
+        other.captions = (source, target)
+        return other
+
+    def read(self, words: Sequence[str]) -> tuple[TextEmbedding, TextEmbedding]:
+        """Token embeddings of B sentences for what is there, and of B for what shall be there."""
+        pairs = [self.captions or in_words(check_instruction(each)) for each in words]
+        if self.captions is None:
+            for each in words:
+                _tell(each)
+        sentences = [source for source, _ in pairs] + [target for _, target in pairs]
+        text = self.text_encoder([sentence or "nothing" for sentence in sentences]).to(self.device)
+        unsaid = torch.tensor([not sentence for sentence in sentences], device=self.device)
+        text = without_words(text, unsaid)
+        return tuple(TextEmbedding(*(part[rows] for part in text)) for rows in _halves(len(words)))
+
+    def generate(
+        self,
+        told: Tensor,
+        text: tuple[TextEmbedding, TextEmbedding],
+        generators: Sequence[torch.Generator] | None = None,
+        *,
+        n_steps: int,
+        guidance_scale: float = 1.0,
+        observe: Observer | None = None,
+    ) -> Tensor:
+        """Latents (B, C, Z, N', M') of the edit of those of the originals; see `LatentSystem.generate`."""
+        n_channels = told.shape[1]
+        source, target = (repeat(words, n_channels) for words in text)
+        original = told.flatten(0, 1)
+        silence = self.codec.vae.silent_latent(original.shape[2]).expand_as(original)
+        backwards = self.field(silence, source, 1.0)
+        forwards = self.field(silence, target, guidance_scale, against=source)
+        turn = solve(backwards, original, time_grid(n_steps, start=1.0, stop=self.t_start), observe=observe)
+        made = solve(forwards, turn, time_grid(n_steps, start=self.t_start), observe=_without_first(observe))
+        return made.unflatten(0, (-1, n_channels))
+
+
+def in_words(instruction: str) -> tuple[str, str]:
+    """What is there and what shall be there, by rule, of an instruction; "" where it does not say."""
+    found = read_instruction(instruction)
+    if found.task is None or not (found.removed or found.added):
+        return "", instruction
+    return found.removed, found.added
+
+
+def _halves(n: int) -> tuple[slice, slice]:
+    return slice(0, n), slice(n, 2 * n)
+
+
+def _without_first(observe: Observer | None) -> Observer | None:
+    """An observer that is not told the state from which the second half starts: it has seen it."""
+    if observe is None:
+        return None
+    seen: list[bool] = []
+
+    def watch(t: Tensor, x: Tensor) -> None:
+        if seen:
+            observe(t, x)
+        seen.append(True)
+
+    return watch
+
+
+def _tell(instruction: str) -> None:
+    """Warn where no task was recognised; the edit is attempted all the same."""
+    found = read_instruction(instruction)
+    if found.task is None:
+        warnings.warn(
+            f"the instruction {instruction!r} was read as {found}: it is passed on as it stands; add, remove and "
+            "replace are what editors were trained for",
+            UnknownTask,
+            stacklevel=2,
+        )
+
+
+class Unedited:
+    """The original as it is: the floor of every editor."""
+
+    name = "original"
+
+    def __call__(
+        self,
+        waveform: Tensor,
+        instruction: str,
+        *,
+        sample_rate: int = SAMPLE_RATE,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """The waveform, copied; what every editor refuses is refused."""
+        check_samples(waveform, sample_rate, n_fft=1)
+        check_instruction(instruction)
+        return waveform.clone()
+
+
+EDITOR_FIELDS: dict[str, Any] = LATENT_FIELDS | {
+    "system": "flow-editor",
+    "n_steps": N_STEPS,
+    "t_start": T_START,
+    "adapter": True,
+}
+EDITOR_SETTINGS = ("n_steps", "guidance_scale", "window_seconds", "t_start")
+
+#: "system" of a checkpoint's config.json -> what it is
+EDITORS: dict[str, type[LatentEditor]] = {"flow-editor": FlowEditor, "diffusion-editor": DiffusionEditor}
+
+
+def load_editor(name_or_dir: str | os.PathLike[str] = DEFAULT_EDITOR, *, device: str = "auto") -> Any:
+    """Load an editor by name.
+
+    Args:
+        name_or_dir: a checkpoint under `checkpoint_root()`, or a folder; the checkpoint of a flow for separation edits
+            by inversion. Or "original" (a floor) or "round-trip" (a ceiling).
+        device: "auto", "cpu", "cuda" ...
+
+    Returns:
+        The editor.
+
+    Raises:
+        ValueError: an unknown name; a missing, broken or unfitting file; an unusable device. One line that names the
+            file and the remedy.
+
+    Notebook: 14.
+    """
+    if str(name_or_dir) == Unedited.name:
+        return Unedited()
+    where = choose_device(device)
+    if str(name_or_dir) == ROUND_TRIP:
+        return RoundTrip(LatentCodec(load_vae(device=where), load_vocoder(device=where)), where)
+    try:
+        folder = find_checkpoint(name_or_dir)
+    except ValueError as error:
+        raise ValueError(f"{error}; floor and ceiling: {Unedited.name}, {ROUND_TRIP}") from error
+    return _load(folder, where)
+
+
+def _load(folder: Path, device: torch.device) -> LatentSystem:
+    config, path = read_config(folder), folder / CONFIG_FILE
+    if missing := [name for name in ("system", "network") if name not in config]:
+        raise ValueError(f"{path}: missing fields {', '.join(missing)}: copy the file from the checkpoint again")
+    if config["system"] == "flow":
+        settings = {name: config[name] for name in ("window_seconds",) if name in config}
+        return load_latent_system(InversionEditor, folder, config, device, settings=tuple(settings))
+    if config["system"] not in EDITORS:
+        known = ", ".join((*EDITORS, "flow"))
+        raise ValueError(f"{path}: system is {config['system']!r}, an editor is one of {known}")
+    return load_latent_system(
+        EDITORS[config["system"]], folder, config, device, fields=EDITOR_FIELDS, settings=EDITOR_SETTINGS
+    )
