@@ -7,7 +7,9 @@ import typer
 
 
 def train(
-    objective: Annotated[str, typer.Argument(help="What to train: masking, clap, vae, vocoder, flow or diffusion.")],
+    objective: Annotated[
+        str, typer.Argument(help="What to train: masking, clap, vae, vocoder, flow, diffusion, edit or audit.")
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the training.")],
     preset: Annotated[str, typer.Option(help="quick, lab, ...; a wrong one lists them.")] = "quick",
     settings: Annotated[

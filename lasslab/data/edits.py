@@ -123,6 +123,8 @@ class EditDataset(Dataset):
     "removed_label": str, "added_label": str}`; a batch of them is turned into originals and targets by `edit_batch` on
     the device where it is used. `caption` describes the target; it is for evaluation only, no system is given it.
     Six items in a row are the six edits of one (X, A, B): every third of the items is of one task.
+    With `absent`, some of the removals name a sound that is not there: then original and target are both the base, and
+    `removed_label` is the sound's that was named.
 
     Args:
         clips: what to put together, of at least four labels; clips that tell of more events than `most_events` serve
@@ -134,6 +136,7 @@ class EditDataset(Dataset):
         weights: relative probability of each clip; default: every label is equally likely.
         augmentation: applied to every clip, or None.
         most_events: see `clips`.
+        absent: share of the removals that name a sound which is not there.
         counter: counts the events of a caption, where a clip has no class.
         keep: decides by the clip whether it may serve at all, as a filter on the similarity of a sound and its caption
             does (`lasslab.data.tagging` keeps such verdicts on disk); None keeps all.
@@ -154,6 +157,7 @@ class EditDataset(Dataset):
         weights: Sequence[float] | None = None,
         augmentation: Augmentation | None = None,
         most_events: int = MOST_EVENTS,
+        absent: float = 0.0,
         counter: EventCounter = count_events,
         keep: Callable[[Clip], bool] | None = None,
         seed: int = 0,
@@ -162,6 +166,8 @@ class EditDataset(Dataset):
             raise ValueError(f"n must be at least 1, got {n}")
         if most_base_clips < 1 or most_events < 1:
             raise ValueError(f"a base has at least one clip and one event, got {most_base_clips} and {most_events}")
+        if not 0 <= absent <= 1:
+            raise ValueError(f"absent is a share in [0, 1], got {absent}")
         if not -math.inf < level_db[0] <= level_db[1] < math.inf:
             raise ValueError(f"level_db is (lowest, highest), got {level_db}")
         given = list(weights) if weights is not None else [None] * len(clips)
@@ -173,9 +179,10 @@ class EditDataset(Dataset):
             for clip, weight in zip(clips, given, strict=True)
             if n_events[clip] <= most_events and (keep is None or keep(clip))
         ]
-        if len({clip.label for clip, _ in kept}) < most_base_clips + 2:
+        needed = most_base_clips + 2 + (absent > 0)
+        if len({clip.label for clip, _ in kept}) < needed:
             raise ValueError(
-                f"edits need clips of {most_base_clips + 2} labels that tell of at most {most_events} events, got "
+                f"edits need clips of {needed} labels that tell of at most {most_events} events, got "
                 f"{len({clip.label for clip, _ in kept})} of {len(clips)} clips: add clips or lower most_base_clips"
             )
         self.crops = Crops(
@@ -188,7 +195,8 @@ class EditDataset(Dataset):
         if not single.any():
             raise ValueError("no clip tells of a single event: A and B must be single sounds")
         self.single_probability = single / single.sum()
-        self.n, self.most_base_clips, self.level_db, self.seed = n, most_base_clips, level_db, seed
+        self.n, self.most_base_clips, self.level_db, self.absent = n, most_base_clips, level_db, absent
+        self.seed = seed
 
     def settings(self) -> dict[str, Any]:
         """What decides the items beside the clips and how pieces of them are cut, as plain values."""
@@ -196,6 +204,7 @@ class EditDataset(Dataset):
             "single_probability": [float(p) for p in self.single_probability],
             "most_base_clips": self.most_base_clips,
             "level_db": self.level_db,
+            "absent": self.absent,
             "seed": self.seed,
         }
 
@@ -206,11 +215,15 @@ class EditDataset(Dataset):
         if not 0 <= index < self.n:
             raise IndexError(index)
         group, number = divmod(int(index), len(SIX_EDITS))
-        sounds, words, labels, base_words = self._group(group)
+        sounds, words, labels, base_words, present = self._group(group)
         task, goes, comes = SIX_EDITS[number]
         random = np.random.default_rng([self.seed, group, 1 + number])
         silence = torch.zeros_like(sounds["base"])
         named = {key: str(random.choice(words[key])) for key in ("a", "b")}
+        if task == "remove" and self.absent and random.random() < self.absent:
+            other = self.crops.choose(random, without=present, probability=self.single_probability)
+            sounds[goes], labels[goes] = silence, self.crops.clips[other].label
+            named[goes] = str(random.choice(self._names(other)))
         return {
             "base": sounds["base"],
             "removed": sounds.get(goes, silence),
@@ -222,8 +235,16 @@ class EditDataset(Dataset):
             "added_label": labels.get(comes, ""),
         }
 
-    def _group(self, group: int) -> tuple[dict[str, Tensor], dict[str, tuple[str, ...]], dict[str, str], list[str]]:
-        """X, A and B of a group, what A and B may be called, their labels, and captions of the base."""
+    def _names(self, number: int) -> tuple[str, ...]:
+        """What a sound may be called in an instruction: its captions, and its label in words."""
+        clip = self.crops.clips[number]
+        return (*clip.captions, clip.label.replace("_", " "))
+
+    def _group(
+        self, group: int
+    ) -> tuple[dict[str, Tensor], dict[str, tuple[str, ...]], dict[str, str], list[str], list[int]]:
+        """X, A and B of a group, what A and B may be called, their labels, captions of the base, and all their clips'
+        numbers."""
         random = np.random.default_rng([self.seed, group, 0])
         crops = self.crops
         base = [crops.choose(random)]
@@ -237,12 +258,9 @@ class EditDataset(Dataset):
         sounds = {"base": x}
         for key, number in (("a", a), ("b", b)):
             sounds[key] = at_level(crops.crop(number, random), x, level_db=random.uniform(*self.level_db))
-        words = {
-            key: (*crops.clips[number].captions, crops.clips[number].label.replace("_", " "))
-            for key, number in (("a", a), ("b", b))
-        }
+        words = {key: self._names(number) for key, number in (("a", a), ("b", b))}
         labels = {"a": crops.clips[a].label, "b": crops.clips[b].label}
-        return sounds, words, labels, [crops.query(number, random) for number in base]
+        return sounds, words, labels, [crops.query(number, random) for number in base], [*base, a, b]
 
 
 def at_level(sound: Tensor, reference: Tensor, *, level_db: float) -> Tensor:

@@ -11,7 +11,10 @@ An adapter is saved beside the checkpoint it belongs to, in a folder `adapter` i
 Reference: Hu et al., "LoRA: low-rank adaptation of large language models", ICLR 2022. Notebook 14.
 """
 
+import contextlib
 import os
+import warnings
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -82,7 +85,9 @@ def adapt(encoder: TextEncoder, config: LoRAConfig | None = None) -> TextEncoder
         target_modules=list(targets),
         bias="none",
     )
-    adapted = TextEncoder(encoder.tokenizer, get_peft_model(encoder.model, settings), encoder.name)
+    with _quiet():
+        model = get_peft_model(encoder.model, settings)
+    adapted = TextEncoder(encoder.tokenizer, model, encoder.name)
     for name, parameter in adapted.model.named_parameters():  # a `TextEncoder` freezes everything
         parameter.requires_grad_("lora_" in name)
     return adapted
@@ -130,7 +135,8 @@ def load_adapter(encoder: TextEncoder, directory: str | os.PathLike[str], *, tra
     if not (folder / "adapter_model.safetensors").is_file():
         raise ValueError(f"{folder / 'adapter_model.safetensors'} is missing: copy the checkpoint's adapter there")
     try:
-        model = PeftModel.from_pretrained(encoder.model, str(folder), is_trainable=trainable)
+        with _quiet():
+            model = PeftModel.from_pretrained(encoder.model, str(folder), is_trainable=trainable)
     except Exception as error:  # peft and safetensors raise a dozen kinds
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(
@@ -140,6 +146,14 @@ def load_adapter(encoder: TextEncoder, directory: str | os.PathLike[str], *, tra
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(trainable and "lora_" in name)
     return adapted
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """peft asks transformers by a name that is about to change; its user can do nothing about that."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+        yield
 
 
 def _is_linear(module: nn.Module) -> bool:

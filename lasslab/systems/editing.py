@@ -343,6 +343,7 @@ EDITOR_FIELDS: dict[str, Any] = LATENT_FIELDS | {
     "n_steps": N_STEPS,
     "t_start": T_START,
     "adapter": True,
+    "trained_text_parameters": [],
 }
 EDITOR_SETTINGS = ("n_steps", "guidance_scale", "window_seconds", "t_start")
 

@@ -22,7 +22,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -35,6 +35,9 @@ from lasslab.signal.files import write_atomically, write_json, write_text
 from lasslab.training.objectives import Objective
 
 STATE_FILE = "training_state.pt"
+
+#: writes a checkpoint folder: (directory, network, its `config.json`)
+Save = Callable[[Path, nn.Module, Mapping], object]
 
 
 @dataclass(frozen=True)
@@ -209,6 +212,7 @@ def fit(
     validation: Sequence[dict] = (),
     checkpoint_config: dict | None = None,
     adversary: Adversary | None = None,
+    save: Save = save_network,
     resume: bool = False,
     progress: bool = True,
 ) -> FitResult:
@@ -223,6 +227,7 @@ def fit(
         validation: batches that never change; the moving average is judged on them.
         checkpoint_config: written as `config.json` beside the weights, for the loader.
         adversary: of an adversarial objective.
+        save: writes `best/` and `last/`, for networks whose checkpoints are more than their weights.
         resume: continue from the directory's `training_state.pt`, to the same numbers as an uninterrupted run.
         progress: show a bar.
 
@@ -239,6 +244,7 @@ def fit(
         raise ValueError("an adversary trains in 'bf16' or 'no', not in mixed_precision 'fp16'")
     accelerator = _accelerator(config)
     run = _Run(network, objective, config, Path(directory), checkpoint_config or {}, accelerator)
+    run.save_network = save
     if adversary:
         run.opponent = _Opponent(adversary, config, accelerator)
     if resume:
@@ -356,6 +362,7 @@ class _Run:
         )
         self.generator = torch.Generator(accelerator.device)
         self.opponent: _Opponent | None = None
+        self.save_network: Save = save_network
 
     def seed_noise(self) -> None:
         """Noise is a function of (seed, step, process), as data is of its number: no state to save or to mix up."""
@@ -478,7 +485,7 @@ class _Run:
         value = figures[self.objective.monitor]
         if math.isfinite(value) and (self.best is None or value > self.best):  # NaN would stay the best for ever
             self.best, self.best_step = value, self.step
-            save_network(self.directory / "best", self.trained, self.checkpoint_config)
+            self.save_network(self.directory / "best", self.trained, self.checkpoint_config)
 
     @torch.no_grad()
     def _draw(self, writer, batch: dict) -> None:
@@ -507,7 +514,7 @@ class _Run:
 
     def save(self) -> None:
         """Write `last/` and the training state."""
-        save_network(self.directory / "last", self.trained, self.checkpoint_config)
+        self.save_network(self.directory / "last", self.trained, self.checkpoint_config)
         state = {
             "config": asdict(self.config),
             "step": self.step,

@@ -56,10 +56,11 @@ class Generation:
     """
 
     monitor = "fit"
+    told = "mixture"  # the latent of a batch that the network is told
 
     def __init__(
         self,
-        text: TextCache,
+        text: TextCache | None,
         process: str = "flow",
         *,
         dropout: float = 0.1,
@@ -74,15 +75,15 @@ class Generation:
         self.mixture_dropout = mixture_dropout
         self.process_loss, self.sample = PROCESSES[process]
 
-    def conditions(self, batch: dict) -> tuple[Condition, Condition]:
+    def conditions(self, network: nn.Module, batch: dict) -> tuple[Condition, Condition]:
         """`condition_on` of a batch."""
         return condition_on(batch["mixture"], self.text(batch["query"]).to(batch["mixture"].device))
 
     def loss(self, network: nn.Module, batch: dict, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """The mean of the loss over the batch."""
         if self.mixture_dropout:
-            batch = batch | {"mixture": self._some_silent(batch["mixture"], generator)}
-        condition, null = self.conditions(batch)
+            batch = batch | {self.told: self._some_silent(batch[self.told], generator)}
+        condition, null = self.conditions(network, batch)
         losses = self.process_loss(
             network, batch["target"], condition, generator=generator, null=null, dropout=self.dropout
         )
@@ -94,38 +95,46 @@ class Generation:
         return torch.where(silent[:, None, None, None], self.vae.silent_latent(mixture.shape[2]), mixture)
 
     def validate(self, network: nn.Module, batch: dict) -> dict[str, Tensor]:
-        """Per example: minus the loss over eight fixed times and noises, and minus the error of a sample's latent.
-
-        The second is the mean squared difference to the target's latent, whose variance is about 1: it counts what was
-        made up as an error, so it is no measure of quality, but it falls as the words and the mixture are understood.
-        """
-        condition, _ = self.conditions(batch)
+        """Per example: minus the loss over eight fixed times and noises, and what `sampled` says of a sample."""
+        condition, _ = self.conditions(network, batch)
         generator = torch.Generator(batch["target"].device).manual_seed(0)
         losses = [self.process_loss(network, batch["target"], condition, generator=generator) for _ in range(8)]
         figures = {"fit": -torch.stack(losses).mean(0)}
         if self.n_sampled:
-            made = self.sample_batch(network, {key: value[: self.n_sampled] for key, value in batch.items()})
-            figures["sampled"] = -(made - batch["target"][: self.n_sampled]).square().flatten(1).mean(1)
+            some = {key: value[: self.n_sampled] for key, value in batch.items()}
+            figures |= self.sampled(self.sample_batch(network, some), some)
         return figures
+
+    def sampled(self, made: Tensor, batch: dict) -> dict[str, Tensor]:
+        """Per example: minus the mean squared difference to the target's latent, whose variance is about 1.
+
+        It counts what was made up as an error, so it is no measure of quality, but it falls as the words and the
+        mixture are understood.
+        """
+        return {"sampled": -(made - batch["target"]).square().flatten(1).mean(1)}
+
+    def sampling_conditions(self, network: nn.Module, batch: dict) -> tuple[nn.Module, Condition]:
+        """The network that is called at every step of a sample, and its condition."""
+        return network, self.conditions(network, batch)[0]
 
     def sample_batch(self, network: nn.Module, batch: dict) -> Tensor:
         """Latents (B, Z, N', M') made for a batch from a fixed noise, without guidance."""
-        condition, _ = self.conditions(batch)
+        network, condition = self.sampling_conditions(network, batch)
         generator = torch.Generator(batch["target"].device).manual_seed(0)
         noise = torch.randn(batch["target"].shape, generator=generator, device=generator.device)
         return self.sample(guided(network, condition, None, 1.0), noise, self.n_steps)
 
     def picture(self, network: nn.Module, batch: dict) -> dict[str, Tensor]:
-        """Mixture, target and estimate of the first example as log-mels on one scale."""
+        """What the network is told, the target and the estimate of the first example as log-mels on one scale."""
         batch = {key: value[:1] for key, value in batch.items()}
-        latents = {name: batch[name] for name in ("mixture", "target")} | {
+        latents = {name: batch[name] for name in (self.told, "target")} | {
             "estimate": self.sample_batch(network, batch)
         }
         if self.vae is None:
             pictures = {name: latent[0, 0].mT for name, latent in latents.items()}
         else:
             pictures = {name: self.vae.decode(latent)[0] for name, latent in latents.items()}
-        low, high = pictures["mixture"].min(), pictures["mixture"].max()
+        low, high = pictures[self.told].min(), pictures[self.told].max()
         return {name: ((mel - low) / (high - low).clamp(min=1e-6)).clamp(0, 1) for name, mel in pictures.items()}
 
 
@@ -178,6 +187,11 @@ class GenerationRecipe(SoundRecipe):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is a share in [0, 1], got {getattr(self, name)}")
         super().__post_init__()
+
+    @property
+    def objective(self) -> str:
+        """What `lasslab train` is asked for."""
+        return self.process
 
 
 FLOW_PRESETS: dict[str, GenerationRecipe] = {

@@ -10,6 +10,7 @@ from typing import Any
 
 from lasslab.training.autoencoding import VAE_PRESETS, VAERecipe, train_vae
 from lasslab.training.contrastive import CONTRASTIVE_PRESETS, ContrastiveRecipe, train_contrastive
+from lasslab.training.editing import AUDIT_PRESETS, EDIT_PRESETS, EditRecipe, train_editing
 from lasslab.training.fit import FitResult
 from lasslab.training.generation import DIFFUSION_PRESETS, FLOW_PRESETS, GenerationRecipe, train_generation
 from lasslab.training.masking import MASKING_PRESETS, MaskingRecipe, train_masking
@@ -23,6 +24,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "vocoder": VOCODER_PRESETS,
     "flow": FLOW_PRESETS,
     "diffusion": DIFFUSION_PRESETS,
+    "edit": EDIT_PRESETS,
+    "audit": AUDIT_PRESETS,
 }
 
 #: class of recipe -> what trains it
@@ -32,6 +35,7 @@ TRAINERS: dict[type, Callable[..., FitResult]] = {
     VAERecipe: train_vae,
     VocoderRecipe: train_vocoder,
     GenerationRecipe: train_generation,
+    EditRecipe: train_editing,
 }
 
 
@@ -51,9 +55,11 @@ def check_objective(recipe: Any, objective: str, directory: str | Path) -> None:
     Raises:
         ValueError: names the objective that the recipe is of.
     """
-    process = getattr(recipe, "process", objective)
-    if process != objective:
-        raise ValueError(f"{directory}: process is {process!r}, which is not {objective}: run lasslab train {process}")
+    found = getattr(recipe, "objective", objective)
+    if found != objective:
+        raise ValueError(
+            f"{directory}: process is {recipe.process!r}, which is not {objective}: run lasslab train {found}"
+        )
 
 
 def train_recipe(recipe: Any, directory: str | Path, *, resume: bool = False, progress: bool = True) -> FitResult:

@@ -16,9 +16,9 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from lasslab.evaluation.provenance import device_name, git_commit
-from lasslab.models.checkpoints import find_checkpoint, load_weights
+from lasslab.models.checkpoints import find_checkpoint, load_weights, save_network
 from lasslab.signal.files import write_json
-from lasslab.training.fit import STATE_FILE, Adversary, FitResult, fit
+from lasslab.training.fit import STATE_FILE, Adversary, FitResult, Save, fit
 from lasslab.training.objectives import Objective
 
 RECIPE_FILE = "recipe.json"
@@ -148,6 +148,7 @@ def fit_recipe(
     validation: Sequence[dict],
     about: dict[str, Any],
     adversary: Adversary | None = None,
+    save: Save = save_network,
     resume: bool,
     progress: bool,
 ) -> FitResult:
@@ -162,6 +163,7 @@ def fit_recipe(
         validation: batches that never change.
         about: what the loader of the checkpoint reads; recipe and provenance are added.
         adversary: of an adversarial objective.
+        save: writes the checkpoints.
         resume: continue the training in the folder.
         progress: show a bar.
 
@@ -183,6 +185,7 @@ def fit_recipe(
         validation=validation,
         checkpoint_config=about | {"recipe": asdict(recipe), "provenance": made},
         adversary=adversary,
+        save=save,
         resume=resume,
         progress=progress,
     )

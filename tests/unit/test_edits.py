@@ -113,6 +113,31 @@ def test_x_a_and_b_are_three_kinds_of_sound(monkeypatch):
         assert len(set(labels)) == len(labels)
 
 
+def test_some_removals_name_a_sound_that_is_not_there():
+    every, none = dataset(absent=1.0), dataset()
+    for number in range(24):
+        item, plain = every[number], none[number]
+        if item["task"] != "remove":
+            assert item["instruction"] == plain["instruction"] and torch.equal(item["added"], plain["added"])
+            continue
+        made = batch([item])
+        assert torch.equal(made["original"], made["target"]) and torch.equal(item["base"], plain["base"])
+        group = [none[other] for other in range(number - number % 6, number - number % 6 + 6)]
+        heard = {other[key] for other in group for key in ("removed_label", "added_label")} - {""}
+        assert item["removed_label"] not in heard and item["instruction"] != plain["instruction"]
+        assert read_instruction(item["instruction"]).task == "remove"
+        names = [item["removed_label"].replace("_", " "), *captions_of(item)]
+        assert any(name in item["instruction"] for name in names)
+    shares = [batch([dataset(n=240, absent=0.5)[n]])["removed"].any().item() for n in range(240) if n % 6 in (2, 3)]
+    assert 0.35 < sum(shares) / len(shares) < 0.65
+    with pytest.raises(ValueError, match="absent is a share"):
+        dataset(absent=1.5)
+
+
+def captions_of(item: dict) -> list[str]:
+    return [caption for clip in clips() if clip.label == item["removed_label"] for caption in clip.captions]
+
+
 def test_the_level_of_a_and_b_against_the_base_is_in_its_range():
     drawn = dataset(level_db=(-4.0, 2.0), n=60)
     levels = []

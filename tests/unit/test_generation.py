@@ -126,7 +126,7 @@ def test_the_loss_is_the_process_s_and_follows_its_generator(process):
     )
     assert first == again != other
     loss, _ = PROCESSES[process]
-    condition, null = objective.conditions(batch())
+    condition, null = objective.conditions(network, batch())
     by_hand = loss(
         network, batch()["target"], condition, generator=torch.Generator().manual_seed(0), null=null, dropout=0.1
     )

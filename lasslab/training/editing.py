@@ -1,0 +1,327 @@
+"""Train what edits: the flow (RFM-Editing) and the diffusion (AUDIT), one network, two losses, the same triplets.
+
+The network is the one of separation with the original in the mixture's place, so it may start from the weights of a
+separator in the same latent space; the words are instructions, which the text encoder learns to read through LoRA.
+Validation edits a fixed set to the end and asks the embedding how close each result is to the caption of its target
+(RFM-Editing, section 3.2); the best checkpoint by that figure is kept.
+
+`lasslab train edit`, `lasslab train audit`. Notebooks 14 and 15.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lasslab.data.edits import EditDataset
+from lasslab.flow import Condition
+from lasslab.models.bigvgan import load_vocoder
+from lasslab.models.checkpoints import CONFIG_FILE, find_checkpoint, load_weights, read_config, weights_sha256
+from lasslab.models.clap import AudioTextEmbedding, load_clap
+from lasslab.models.editing import EditNetwork, instruct, save_edit_network
+from lasslab.models.lora import ADAPTER_FOLDER, LoRAConfig, adapt, load_adapter, trainable_parameters
+from lasslab.models.text import TextEncoder, load_text_encoder
+from lasslab.models.vae import MelVAE, load_vae
+from lasslab.models.velocity import SIZES, VelocityNetwork, condition_on
+from lasslab.signal.audio import SAMPLE_RATE
+from lasslab.systems.codec import LatentCodec
+from lasslab.training.fit import FitResult
+from lasslab.training.generation import PROCESSES, Generation
+from lasslab.training.latents import LatentPairs
+from lasslab.training.runs import check_folder, fit_recipe
+from lasslab.training.sounds import SoundRecipe, check_size, collated, held_out_clips, training_clips
+
+OBJECTIVES = {"flow": "edit", "diffusion": "audit"}  # process -> what `lasslab train` is asked for
+
+
+class Editing(Generation):
+    """Train an edit network on latents, as a flow or as a diffusion.
+
+    Args:
+        codec: VAE and vocoder: validation listens to whole edits; None leaves that out.
+        embedding: of sounds and sentences, which judges them.
+        process, dropout, n_steps: see `Generation`.
+        n_sampled: examples of each validation batch that are edited to the end; 0 leaves that out.
+    """
+
+    told = "original"
+
+    def __init__(
+        self,
+        codec: LatentCodec | None = None,
+        embedding: AudioTextEmbedding | None = None,
+        process: str = "flow",
+        *,
+        dropout: float = 0.1,
+        n_steps: int = 10,
+        n_sampled: int = 16,
+    ) -> None:
+        n_sampled = n_sampled if codec and embedding else 0
+        super().__init__(None, process, dropout=dropout, vae=codec and codec.vae, n_steps=n_steps, n_sampled=n_sampled)
+        self.codec = codec
+        self.embedding = embedding
+        self.monitor = "clap" if n_sampled else "fit"
+
+    def conditions(self, network: nn.Module, batch: dict) -> tuple[Condition, Condition]:
+        """`instruct` of a batch."""
+        ids, mask = _plain(network).encoder.tokenise(batch["instruction"])
+        return instruct(batch["original"], ids, mask)
+
+    def sampling_conditions(self, network: nn.Module, batch: dict) -> tuple[nn.Module, Condition]:
+        """The velocity network itself, and its condition: the instruction is read once, not at every step."""
+        plain = _plain(network)
+        text = plain.encoder.encode(*plain.encoder.tokenise(batch["instruction"]))
+        return plain.velocity, condition_on(batch["original"], text)[0]
+
+    def sampled(self, made: Tensor, batch: dict) -> dict[str, Tensor]:
+        """How close the sounds made are to the captions of their targets, and their latents to the targets' own."""
+        waveforms = self.codec.decode(
+            made[:, None],
+            torch.ones(len(made), 1, 1, device=made.device),
+            n_samples=made.shape[2] * 4 * self.codec.vae.mel.hop_length,
+        )[:, 0]
+        sounds = self.embedding.embed_audio(waveforms)
+        words = self.embedding.embed_text(batch["caption"]).to(sounds)
+        return {"clap": (sounds * words).sum(-1).to(made), **super().sampled(made, batch)}
+
+
+def _plain(network: nn.Module) -> EditNetwork:
+    return getattr(network, "module", network)
+
+
+@dataclass(frozen=True)
+class EditRecipe(SoundRecipe):
+    """An edit network, the space and the edits it sees, and how it is trained.
+
+    Args:
+        process: "flow" or "diffusion".
+        size: of the velocity network, see `lasslab.models.velocity.SIZES`.
+        start_from: a checkpoint of a separator or an editor in the same latent space, by name or folder, whose weights
+            to start from; "" starts anew.
+        vae, vocoder: see `lasslab.models.vae.load_vae` and `lasslab.models.bigvgan.load_vocoder`.
+        text_encoder: see `lasslab.models.text.load_text_encoder`.
+        rank, alpha: of LoRA; rank 0 leaves the text encoder as it is.
+        embedding: judges validation edits, see `lasslab.models.clap.load_clap`; "" validates by the loss alone.
+        n_edits: triplets that are encoded, once, and seen again and again; six to a group.
+        most_base_clips, level_low, level_high, absent: see `lasslab.data.edits.EditDataset`.
+        text_dropout: share of the examples that lose their words, which guidance needs.
+        n_validation: edits to validate on, of clips that training never hears.
+        corpus … device: see `lasslab.training.sounds.SoundRecipe`; its SNR is not used.
+    """
+
+    process: str = "flow"
+    size: str = "lab"
+    start_from: str = ""
+    vae: str = "mel-vae-lab"
+    vocoder: str = "bigvgan-lab"
+    text_encoder: str = "minilm"
+    rank: int = 8
+    alpha: float = 16.0
+    embedding: str = "clap-lab"
+    n_edits: int = 12_288
+    seconds: float = 2.55
+    most_base_clips: int = 2
+    level_low: float = -3.0
+    level_high: float = 9.0
+    absent: float = 0.15
+    text_dropout: float = 0.1
+    reverse_polarity: bool = False
+    n_validation: int = 48
+    n_steps: int = 6_000
+    batch_size: int = 8
+    learning_rate: float = 5e-4
+    warmup_steps: int = 200
+    ema_decay: float = 0.998
+    validate_every: int = 500
+    save_every: int = 250
+
+    def __post_init__(self) -> None:
+        if self.process not in PROCESSES:
+            raise ValueError(f"process is one of {', '.join(PROCESSES)}, got {self.process!r}")
+        check_size(self.size, SIZES)
+        for name in ("n_edits", "n_validation"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 <= self.text_dropout <= 1:
+            raise ValueError(f"text_dropout is a share in [0, 1], got {self.text_dropout}")
+        if self.rank < 0 or not self.alpha > 0:
+            raise ValueError(f"rank is 0 or more and alpha positive, got {self.rank} and {self.alpha}")
+        super().__post_init__()
+
+    @property
+    def objective(self) -> str:
+        """What `lasslab train` is asked for."""
+        return OBJECTIVES[self.process]
+
+
+EDIT_PRESETS: dict[str, EditRecipe] = {
+    "quick": EditRecipe(
+        size="quick",
+        corpus="synthesis",
+        n_per_class=4,
+        n_edits=96,
+        n_steps=40,
+        warmup_steps=5,
+        ema_decay=0.9,
+        n_validation=6,
+        validate_every=20,
+        save_every=20,
+        picture_every=20,
+    ),
+    # it starts from the separator: the same network, told the original in the mixture's place
+    "lab": EditRecipe(start_from="flowsep-lab"),
+    # RFM-Editing: 10.24 s, FLAN-T5 with LoRA, AudioLDM's VAE, learning rate 5e-5, 100 epochs
+    "full": EditRecipe(
+        size="full",
+        vae="cvssp/audioldm-s-full-v2",
+        vocoder="cvssp/audioldm-s-full-v2",
+        text_encoder="google/flan-t5-large",
+        embedding="laion/clap-htsat-unfused",
+        corpus="esc50",
+        n_edits=234_636,
+        seconds=10.23,
+        absent=0.0,
+        speed=0.0,
+        filter_db=0.0,
+        shift=False,
+        n_validation=1_000,
+        n_steps=2_933_000,
+        learning_rate=5e-5,
+        warmup_steps=0,
+        ema_decay=0.9999,
+        mixed_precision="bf16",
+        n_workers=4,
+        validate_every=29_330,
+        save_every=5_000,
+        picture_every=29_330,
+    ),
+}
+
+AUDIT_PRESETS: dict[str, EditRecipe] = {
+    name: replace(recipe, process="diffusion", start_from=recipe.start_from and "diffsep-lab")
+    for name, recipe in EDIT_PRESETS.items()
+}
+
+
+def train_editing(
+    recipe: EditRecipe, directory: str | Path, *, resume: bool = False, progress: bool = True
+) -> FitResult:
+    """Train an edit network as a recipe says, into a folder that `load_editor` reads.
+
+    Args:
+        recipe: everything that decides the run.
+        directory: folder of the training.
+        resume: continue the training in the folder.
+        progress: show bars.
+
+    Returns:
+        What was reached.
+
+    Raises:
+        ValueError: when a corpus, an encoder, the VAE or a setting is not there, or the weights to start from are of
+            another latent space; see `fit`.
+    """
+    check_folder(recipe, directory, resume=resume)
+    device = "cuda" if recipe.device == "auto" and torch.cuda.is_available() else "cpu"
+    vae = load_vae(recipe.vae, device=device)
+    codec = LatentCodec(vae, load_vocoder(recipe.vocoder, device=device))
+    network = edit_network(recipe, vae, device=device, resume=resume)
+    heard, unheard = training_edits(recipe), validation_edits(recipe)
+    held_out = LatentPairs(unheard, vae, progress=progress)
+    dataset = LatentPairs(heard, vae, progress=progress)
+    embedding = load_clap(recipe.embedding, device=device) if recipe.embedding else None
+    n_trained, n_text = trainable_parameters(network.encoder.model)
+    return fit_recipe(
+        recipe,
+        network,
+        Editing(codec, embedding, recipe.process, dropout=recipe.text_dropout),
+        dataset,
+        directory=directory,
+        validation=collated([held_out[index] for index in range(len(held_out))], 16),
+        about={
+            "system": {"flow": "flow-editor", "diffusion": "diffusion-editor"}[recipe.process],
+            "network": network.config.to_dict(),
+            "vae": recipe.vae,
+            "vae_sha256": weights_sha256(vae),
+            "vocoder": recipe.vocoder,
+            "text_encoder": recipe.text_encoder,
+            "trained_text_parameters": [n_trained, n_text],
+            "sample_rate": SAMPLE_RATE,
+            "window_seconds": recipe.seconds,
+            "t_start": 0.01 if recipe.process == "flow" else 0.0,
+        },
+        save=save_edit_network,
+        resume=resume,
+        progress=progress,
+    )
+
+
+def edit_network(
+    recipe: EditRecipe, vae: MelVAE, *, device: torch.device | str = "cpu", resume: bool = False
+) -> EditNetwork:
+    """The network of a recipe, with the weights that it starts from.
+
+    Args:
+        recipe: says which.
+        vae: the latent space.
+        device: where the text encoder is put; `fit` moves the rest.
+        resume: whether the run continues what is there, and loads its own weights.
+
+    Returns:
+        Velocity network and text encoder with its adapter.
+
+    Raises:
+        ValueError: there is no such checkpoint, or it does not fit, or it was trained in another latent space.
+    """
+    encoder = load_text_encoder(recipe.text_encoder, device=device)
+    if not isinstance(encoder, TextEncoder):
+        raise ValueError(f"text_encoder={recipe.text_encoder!r} has no words: an editor is told what to do")
+    torch.manual_seed(recipe.seed)  # the initial weights, of the adapter too
+    network = VelocityNetwork(
+        replace(SIZES[recipe.size], text_dim=encoder.dim, latent_channels=vae.config.latent_channels)
+    )
+    start = find_checkpoint(recipe.start_from) if recipe.start_from and not resume else None
+    if start:
+        check_same_space(start, vae)
+        load_weights(network, start)
+    if start and (start / ADAPTER_FOLDER).is_dir():
+        encoder = load_adapter(encoder, start, trainable=True)
+    elif recipe.rank:
+        encoder = adapt(encoder, LoRAConfig(rank=recipe.rank, alpha=recipe.alpha))
+    return EditNetwork(network, encoder)
+
+
+def check_same_space(start: Path, vae: MelVAE) -> None:
+    """Refuse to start from weights that were trained in the latent space of another VAE."""
+    known = read_config(start).get("vae_sha256", "")
+    if known and known != weights_sha256(vae):
+        raise ValueError(
+            f"{start / CONFIG_FILE}: its weights were trained with another VAE than this one: start from a checkpoint "
+            "of the same latent space, or anew with start_from="
+        )
+
+
+def training_edits(recipe: EditRecipe) -> EditDataset:
+    """The edits of the run, as waveforms."""
+    clips, weights = training_clips(recipe)
+    return EditDataset(
+        clips, n=recipe.n_edits, weights=weights, augmentation=recipe.augmentation(), **_mixing(recipe, recipe.seed)
+    )
+
+
+def validation_edits(recipe: EditRecipe) -> EditDataset:
+    """Edits of clips that training never hears, unchanged."""
+    settings = _mixing(recipe, recipe.seed + 1) | {"absent": 0.0}
+    return EditDataset(held_out_clips(recipe, n_per_class=4), n=recipe.n_validation, **settings)
+
+
+def _mixing(recipe: EditRecipe, seed: int) -> dict[str, Any]:
+    return {
+        "seconds": recipe.seconds,
+        "most_base_clips": recipe.most_base_clips,
+        "level_db": (recipe.level_low, recipe.level_high),
+        "absent": recipe.absent,
+        "seed": seed,
+    }

@@ -1,0 +1,315 @@
+"""Training of editors: what learns and what stays, what validation hears, trainings that go on as they were."""
+
+import copy
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lasslab.models import velocity as velocity_module
+from lasslab.models.checkpoints import read_config, save_network
+from lasslab.models.editing import UNSAID, EditNetwork, instruct, save_edit_network
+from lasslab.models.lora import LoRAConfig, adapt
+from lasslab.models.text import load_text_encoder
+from lasslab.models.vae import MelVAE, VAEConfig
+from lasslab.models.velocity import VelocityConfig, VelocityNetwork, condition_on
+from lasslab.systems import latent
+from lasslab.systems.codec import LatentCodec
+from lasslab.systems.editing import FlowEditor, load_editor
+from lasslab.training import editing
+from lasslab.training.editing import (
+    AUDIT_PRESETS,
+    EDIT_PRESETS,
+    Editing,
+    EditRecipe,
+    train_editing,
+    training_edits,
+    validation_edits,
+)
+from lasslab.training.generation import PROCESSES
+from lasslab.training.recipes import PRESETS, train_recipe
+
+TINY = VelocityConfig(channels=(8, 16), attention=(False, True), head_width=8, latent_channels=2, text_dim=384)
+VAE = VAEConfig(channels=(4, 8), latent_channels=2, n_mels=16)
+every_process = pytest.mark.parametrize("process", PROCESSES)
+
+
+class Hum:
+    """A vocoder by hand: a fixed wave in every frame, as loud as the frame's mean magnitude."""
+
+    name, mel = "hum", VAE.mel()
+
+    def __call__(self, log_mel: torch.Tensor) -> torch.Tensor:
+        hop = self.mel.hop_length
+        wave = torch.sin(2 * torch.pi * torch.arange(hop) / hop * 3)
+        return log_mel.exp().mean(1).repeat_interleave(hop, dim=-1) * wave.repeat(log_mel.shape[-1])
+
+
+class Loudness:
+    """An embedding by hand: loud and soft sounds lie at right angles, and so do sentences with and without "and"."""
+
+    def embed_audio(self, waveforms: torch.Tensor, *, sample_rate: int = 16_000) -> torch.Tensor:
+        self.heard = waveforms
+        loud = (waveforms.square().mean(-1) > 1e-3).float()
+        return torch.stack([loud, 1 - loud], dim=-1)
+
+    def embed_text(self, texts) -> torch.Tensor:
+        return torch.tensor([[1.0, 0.0] if "and" in text else [0.0, 1.0] for text in texts])
+
+
+def vae() -> MelVAE:
+    torch.manual_seed(0)
+    return MelVAE(VAE).eval().requires_grad_(False)
+
+
+def network(seed: int = 0) -> EditNetwork:
+    torch.manual_seed(seed)
+    return EditNetwork(VelocityNetwork(TINY), adapt(load_text_encoder("minilm"), LoRAConfig(rank=2)))
+
+
+def randn(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def batch(n: int = 4) -> dict:
+    return {
+        "original": randn(n, 2, 6, 4),
+        "target": randn(n, 2, 6, 4, seed=1),
+        "instruction": ["add a dog", "remove the rain and the wind", "replace a with b", "add rain"][:n],
+        "caption": ["rain and a dog", "rain", "b", "x and y"][:n],
+    }
+
+
+# --- the network
+
+
+def test_only_velocity_and_adapter_are_in_the_state_and_only_they_learn():
+    trained = network()
+    assert {name.partition(".")[0] for name in trained.state_dict()} == {"velocity", "adapter"}
+    assert sum(p.numel() for p in trained.adapter.values()) == 6 * 2 * 2 * 2 * 384, "6 layers, q and v, A and B, rank 2"
+    frozen = {name: p.clone() for name, p in trained.encoder.model.named_parameters() if "lora_" not in name}
+    before = {name: p.clone() for name, p in trained.state_dict().items()}
+    optimiser = torch.optim.Adam(trained.parameters(), lr=1e-2)
+    for seed in range(3):  # the first step moves only B: A's gradient passes through B, which starts at zero
+        loss, _ = Editing().loss(trained, batch(), torch.Generator().manual_seed(seed))
+        loss.backward()
+        optimiser.step()
+        optimiser.zero_grad()
+    moved = {name for name, p in trained.state_dict().items() if not torch.equal(p, before[name])}
+    assert {name for name in moved if name.startswith("adapter")} == {n for n in before if n.startswith("adapter")}
+    assert any(name.startswith("velocity") for name in moved)
+    for name, parameter in trained.encoder.model.named_parameters():
+        if "lora_" not in name:
+            assert torch.equal(parameter, frozen[name])
+
+
+def test_a_copy_has_its_own_adapter_in_its_own_encoder():
+    """The moving average is a copy: what is averaged must be what its encoder reads with."""
+    trained = network()
+    average = copy.deepcopy(trained)
+    for parameter in average.adapter.values():
+        torch.nn.init.normal_(parameter, std=0.3)
+    texts = ["add a dog"]
+    assert not torch.allclose(average.encoder(texts).tokens, trained.encoder(texts).tokens, atol=1e-3)
+    assert torch.equal(trained.encoder(texts).tokens, load_text_encoder("minilm")(texts).tokens)
+
+
+def test_it_is_the_separator_s_network_with_the_original_in_the_mixture_s_place():
+    trained, one = network().eval(), batch()
+    ids, mask = trained.encoder.tokenise(one["instruction"])
+    condition, null = instruct(one["original"], ids, mask)
+    x, t = randn(4, 2, 6, 4, seed=3), torch.rand(4)
+    with torch.no_grad():
+        words, silent = condition_on(one["original"], trained.encoder(one["instruction"]))
+        torch.testing.assert_close(trained(x, t, **condition), trained.velocity(x, t, **words))
+        torch.testing.assert_close(trained(x, t, **null), trained.velocity(x, t, **silent))
+    assert (null["ids"] == UNSAID).all()
+
+
+# --- the objective
+
+
+@every_process
+def test_each_example_loses_its_words_on_its_own_and_never_its_original(process):
+    calls, trained = [], network()
+    trained.velocity.forward = lambda x_t, t, **condition: calls.append(condition) or 0 * x_t
+    many = {
+        name: value.repeat(16, 1, 1, 1) if isinstance(value, torch.Tensor) else value * 16
+        for name, value in batch().items()
+    }
+    Editing(process=process, dropout=0.5).loss(trained, many, torch.Generator().manual_seed(0))
+    dropped = (calls[0]["tokens"] == 0).all(dim=(1, 2))
+    assert 18 < dropped.sum() < 46
+    assert torch.equal(calls[0]["mixture"], many["original"])
+    assert calls[0]["token_mask"][dropped].sum(1).unique().tolist() == [1]
+
+
+def test_validation_asks_how_close_an_edit_is_to_its_target_s_caption():
+    codec, embedding = LatentCodec(vae(), Hum()), Loudness()
+    objective, trained = Editing(codec, embedding, n_steps=2), network().eval()
+    assert objective.monitor == "clap" and Editing().monitor == "fit"
+    figures = objective.validate(trained, batch())
+    assert {name: value.shape for name, value in figures.items()} == {
+        "fit": (4,),
+        "clap": (4,),
+        "sampled": (4,),
+    }
+    expected = (embedding.embed_audio(embedding.heard) * embedding.embed_text(batch()["caption"])).sum(-1)
+    assert torch.equal(figures["clap"], expected) and embedding.heard.shape == (4, 6 * 4 * 160)
+    again = objective.validate(trained, batch())
+    assert all(torch.equal(figures[name], again[name]) for name in figures)
+    assert set(objective.picture(trained, batch())) == {"original", "target", "estimate"}
+    assert set(Editing().validate(trained, batch())) == {"fit"}
+
+
+# --- recipes
+
+
+def test_edit_and_audit_differ_in_process_and_start_only():
+    assert PRESETS["edit"] is EDIT_PRESETS and PRESETS["audit"] is AUDIT_PRESETS
+    for name, recipe in EDIT_PRESETS.items():
+        other = asdict(AUDIT_PRESETS[name])
+        assert {key for key, value in asdict(recipe).items() if value != other[key]} <= {"process", "start_from"}
+        assert recipe.objective == "edit" and AUDIT_PRESETS[name].objective == "audit"
+    assert (EDIT_PRESETS["lab"].start_from, AUDIT_PRESETS["lab"].start_from) == ("flowsep-lab", "diffsep-lab")
+    full = EDIT_PRESETS["full"]
+    assert full.learning_rate == 5e-5 and full.n_edits % 6 == 0 and full.text_encoder == "google/flan-t5-large"
+    assert 99 < full.n_steps * full.batch_size / full.n_edits < 101, "100 epochs"
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"process": "magic"}, "process is one of flow, diffusion"),
+        ({"size": "huge"}, "size is one of"),
+        ({"n_edits": 0}, "n_edits must be at least 1"),
+        ({"rank": -1}, "rank is 0 or more"),
+        ({"alpha": 0.0}, "alpha positive"),
+        ({"text_dropout": 2.0}, "text_dropout"),
+    ],
+)
+def test_impossible_settings_are_refused_at_once(change, words):
+    with pytest.raises(ValueError, match=words):
+        replace(EditRecipe(), **change)
+
+
+def test_training_and_validation_share_no_sound_and_all_tasks_are_there():
+    recipe = replace(EDIT_PRESETS["quick"], n_per_class=1, n_edits=6, n_validation=6)
+    heard, held_out = training_edits(recipe), validation_edits(recipe)
+    assert not {(c.label, c.seed) for c in heard.crops.clips} & {(c.label, c.seed) for c in held_out.crops.clips}
+    assert [held_out[i]["task"] for i in range(6)] == ["add", "add", "remove", "remove", "replace", "replace"]
+    assert (heard.absent, held_out.absent) == (recipe.absent, 0.0), "validation edits can be carried out"
+
+
+# --- trainings
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("workshop")
+    save_network(folder / "checkpoints" / "tiny-vae", vae(), {"system": "vae", "network": VAE})
+    return folder
+
+
+@pytest.fixture
+def small(workshop, monkeypatch) -> EditRecipe:
+    monkeypatch.setenv("LASSLAB_CHECKPOINTS", str(workshop / "checkpoints"))
+    monkeypatch.delenv("LASSLAB_CACHE", raising=False)
+    monkeypatch.setitem(velocity_module.SIZES, "quick", TINY)
+    for module in (editing, latent):
+        monkeypatch.setattr(module, "load_vocoder", lambda name, device: Hum())
+    monkeypatch.setattr(editing, "load_clap", lambda name, device: Loudness())
+    return replace(
+        EDIT_PRESETS["quick"],
+        vae="tiny-vae",
+        n_per_class=1,
+        n_edits=6,
+        seconds=0.25,
+        n_steps=4,
+        batch_size=2,
+        n_validation=2,
+        warmup_steps=0,
+        log_every=1,
+        validate_every=2,
+        save_every=2,
+        picture_every=4,
+        device="cpu",
+    )
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    folder = run / "last"
+    return load_file(folder / "model.safetensors") | load_file(folder / "adapter" / "adapter_model.safetensors")
+
+
+@every_process
+def test_a_training_leaves_an_editor(small, tmp_path, process):
+    recipe = replace(small, process=process)
+    result = train_recipe(recipe, tmp_path / "run", progress=False)
+    assert result.step == 4 and 0 <= result.best <= 1
+    config = read_config(tmp_path / "run" / "best")
+    assert config["system"] == f"{process}-editor" and config["adapter"] is True
+    assert config["t_start"] == {"flow": 0.01, "diffusion": 0.0}[process]
+    trained, total = config["trained_text_parameters"]
+    assert trained == 6 * 2 * 2 * 8 * 384 and total > 22e6
+    system = load_editor(tmp_path / "run" / "best", device="cpu")
+    assert system(0.1 * randn(6_000), "add a dog", n_steps=1).shape == (6_000,)
+    history = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
+    assert any("clap" in line.get("validation", {}) for line in history)
+
+
+def test_a_stopped_training_goes_on_to_the_same_numbers(small, tmp_path, monkeypatch):
+    import os
+    import signal
+
+    train_editing(small, tmp_path / "whole", progress=False)
+    plain, calls = Editing.loss, []
+
+    def stopping(self, *arguments):
+        calls.append(1)
+        if len(calls) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return plain(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Editing, "loss", stopping)
+        assert train_editing(small, tmp_path / "parts", progress=False).stopped
+    assert train_editing(small, tmp_path / "parts", resume=True, progress=False).step == 4
+    ours, theirs = weights(tmp_path / "parts"), weights(tmp_path / "whole")
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], value) for name, value in theirs.items())
+
+
+def test_it_starts_from_a_separator_or_an_editor_of_the_same_space_only(small, workshop, tmp_path):
+    from lasslab.models.checkpoints import weights_sha256
+
+    frozen = replace(small, n_steps=1, learning_rate=1e-12, min_learning_rate=0.0)
+    start = VelocityNetwork(TINY)
+    about = {"system": "flow", "network": TINY, "vae": "tiny-vae", "vae_sha256": weights_sha256(vae())}
+    save_network(workshop / "checkpoints" / "separator", start, about)
+    train_editing(replace(frozen, start_from="separator"), tmp_path / "first", progress=False)
+    made = load_file(tmp_path / "first" / "last" / "model.safetensors")
+    assert all(torch.allclose(made[name], value, atol=1e-6) for name, value in start.state_dict().items())
+    torch.manual_seed(7)
+    trained = network()
+    for parameter in trained.adapter.values():
+        torch.nn.init.normal_(parameter, std=0.3)
+    save_edit_network(workshop / "checkpoints" / "editor", trained, about | {"system": "flow-editor"})
+    train_editing(replace(frozen, start_from="editor"), tmp_path / "second", progress=False)
+    system: FlowEditor = load_editor(tmp_path / "second" / "last", device="cpu")
+    torch.testing.assert_close(
+        system.text_encoder(["add a dog"]).tokens, trained.encoder(["add a dog"]).tokens, rtol=1e-3, atol=1e-4
+    )
+    save_network(workshop / "checkpoints" / "elsewhere", start, about | {"vae_sha256": "0"})
+    with pytest.raises(ValueError, match="elsewhere.*trained with another VAE"):
+        train_editing(replace(frozen, start_from="elsewhere"), tmp_path / "third", progress=False)
+    assert not (tmp_path / "third").exists()
+    with pytest.raises(ValueError, match="'none' has no words"):
+        train_editing(replace(small, text_encoder="none"), tmp_path / "fourth", progress=False)
+
+
+def test_an_audit_is_not_resumed_as_an_edit(small, tmp_path, refused):
+    train_editing(replace(small, n_steps=1), tmp_path / "run", progress=False)
+    refused("train", "audit", "--resume", "-o", tmp_path / "run", words=["'flow'", "lasslab train edit"])
