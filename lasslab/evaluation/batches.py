@@ -1,6 +1,7 @@
 """Pairs in, batches of mixtures of one length out, and what a system answers to them.
 
-Shared by everything that scores: tables (`benchmark`), free wording and absent sounds (`wording`), pictures.
+Shared by everything that scores: tables (`benchmark`), free wording and absent sounds (`wording`), pictures; and, for
+items that are no pairs, by `editing`.
 """
 
 import inspect
@@ -8,7 +9,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ WINDOW = 64  # pairs held in memory at a time, from which clips of one length ar
 
 PathLike = str | os.PathLike[str]
 Pairs = Sequence[Pair] | Sequence[Mapping[str, Any]]
+Loaded = TypeVar("Loaded")
 
 
 class Batch(NamedTuple):
@@ -62,16 +64,41 @@ def batches(
     Raises:
         ValueError: a pair cannot be read or mixed; the message names it.
     """
-    for start in range(0, len(pairs), WINDOW):
-        by_length: dict[int, list[tuple[int, dict[str, Any], Mixture]]] = {}
-        for number in range(start, min(start + WINDOW, len(pairs))):
-            item, mixture = load_item(pairs[number], number, snr_db=snr_db, sample_rate=sample_rate, labels=labels)
-            by_length.setdefault(mixture.mixture.shape[-1], []).append((number, item, mixture))
-        for group in by_length.values():
+
+    def load(number: int) -> tuple[dict[str, Any], Mixture]:
+        return load_item(pairs[number], number, snr_db=snr_db, sample_rate=sample_rate, labels=labels)
+
+    grouped = by_length(len(pairs), load, lambda loaded: loaded[1].mixture.shape[-1], batch_size=batch_size)
+    for numbers, loaded in grouped:
+        items, mixtures = zip(*loaded, strict=True)
+        stacked = Mixture(*(torch.stack(part) for part in zip(*mixtures, strict=True)))
+        yield Batch(numbers, list(items), [item["caption"] for item in items], stacked)
+
+
+def by_length(
+    n: int, load: Callable[[int], Loaded], length: Callable[[Loaded], int], *, batch_size: int
+) -> Iterator[tuple[list[int], list[Loaded]]]:
+    """Load items window by window, and group those of one length.
+
+    Args:
+        n: number of items.
+        load: an item's number -> the item.
+        length: of an item, samples.
+        batch_size: most items in a batch.
+
+    Yields:
+        tuple[list[int], list[Loaded]]: Numbers and items; every item is in one batch, and within one length the order
+        is that of the numbers.
+    """
+    for start in range(0, n, WINDOW):
+        groups: dict[int, list[tuple[int, Loaded]]] = {}
+        for number in range(start, min(start + WINDOW, n)):
+            loaded = load(number)
+            groups.setdefault(length(loaded), []).append((number, loaded))
+        for group in groups.values():
             for first in range(0, len(group), batch_size):
-                numbers, items, mixtures = zip(*group[first : first + batch_size], strict=True)
-                stacked = Mixture(*(torch.stack(part) for part in zip(*mixtures, strict=True)))
-                yield Batch(list(numbers), list(items), [item["caption"] for item in items], stacked)
+                numbers, items = zip(*group[first : first + batch_size], strict=True)
+                yield list(numbers), list(items)
 
 
 def load_item(
@@ -149,23 +176,65 @@ def separate(system: Separator, batch: Batch, *, sample_rate: int, seed: int) ->
     Raises:
         ValueError: the system refuses, or answers in another shape or with unusable numbers; names the pairs.
     """
-    mixtures = batch.mixture.mixture
+    mixtures, target = batch.mixture.mixture, batch.mixture.target
     try:
         if isinstance(system, OracleMask):  # its channels have masks of their own, so a batch can pass as channels
-            return system(mixtures, batch.queries[0], target=batch.mixture.target, sample_rate=sample_rate)
-        generators = [item_generator(seed, number) for number in batch.numbers]
-        if hasattr(system, "separate_batch"):
-            offered = {"generators": generators, "target": batch.mixture.target}
-            options = {name: value for name, value in offered.items() if accepts(system.separate_batch, name)}
-            return system.separate_batch(mixtures, batch.queries, sample_rate=sample_rate, **options)
-        estimates = []
-        for row, generator in enumerate(generators):
-            options = {"target": batch.mixture.target[row]} if sees_target(system) else {}
-            options |= {"sample_rate": sample_rate, "generator": generator}
-            estimates.append(system(mixtures[row], batch.queries[row], **options))
-        return torch.stack(estimates)
+            return system(mixtures, batch.queries[0], target=target, sample_rate=sample_rate)
+        together = getattr(system, "separate_batch", None)
+        return ask(
+            system,
+            mixtures,
+            batch.queries,
+            batch.numbers,
+            target=target,
+            together=together,
+            sample_rate=sample_rate,
+            seed=seed,
+        )
     except ValueError as error:
         raise ValueError(f"{batch.names}: {error}") from error
+
+
+def ask(
+    system: Callable[..., Tensor],
+    waveforms: Tensor,
+    words: Sequence[str],
+    numbers: Sequence[int],
+    *,
+    target: Tensor,
+    together: Callable[..., Tensor] | None,
+    sample_rate: int,
+    seed: int,
+) -> Tensor:
+    """What a system answers to recordings of one length, all at once where it can; see `separate`.
+
+    Args:
+        system: called about one recording.
+        waveforms: (B, T).
+        words: B sentences.
+        numbers: of the items, which with the seed decide the random numbers.
+        target: (B, T), for a ceiling.
+        together: called about all of them, or None where the system has no such call.
+        sample_rate: Hz.
+        seed: of a system that draws random numbers.
+
+    Returns:
+        Answers (B, T).
+
+    Raises:
+        ValueError: what the system refuses.
+    """
+    generators = [item_generator(seed, number) for number in numbers]
+    if together is not None:
+        offered = {"generators": generators, "target": target}
+        options = {name: value for name, value in offered.items() if accepts(together, name)}
+        return together(waveforms, words, sample_rate=sample_rate, **options)
+    answers = []
+    for row, generator in enumerate(generators):
+        options = {"target": target[row]} if sees_target(system) else {}
+        options |= {"sample_rate": sample_rate, "generator": generator}
+        answers.append(system(waveforms[row], words[row], **options))
+    return torch.stack(answers)
 
 
 def item_generator(seed: int, number: int) -> torch.Generator:

@@ -98,14 +98,14 @@ def evaluate(
     """
     check_pairs(pairs, batch_size=batch_size, snr_db=snr_db)
     several = isinstance(system, Sequence)
-    systems = _named(system if several else [system], names)
+    systems = name_systems(system if several else [system], names)
     beyond = _named_ceilings(ceilings, taken=systems)
     floor_names = [*FLOORS, *beyond]
     scores = {name: torch.empty(len(pairs), len(METRICS), dtype=torch.float64) for name in floor_names}
     own = {name: torch.empty(len(pairs), len(METRICS), dtype=torch.float64) for name in systems}
     items: list[dict[str, Any]] = [{} for _ in range(len(pairs))]
     timed = {_key(name): each for name, each in systems.items()} | {"oracle_mask": CEILING} | beyond
-    meters = {name: Meter(_device(each), batch_size) for name, each in timed.items()}
+    meters = {name: Meter(device_of(each), batch_size) for name, each in timed.items()}
     scorer = None
     if embedding is not None:
         every = [*map(_key, systems), *floor_names]
@@ -143,6 +143,7 @@ def evaluate(
             "constant_gain": "best gain for each item",
             "oracle_mask": f"ratio mask, exponent {CEILING.exponent:g}, {CEILING.n_fft} / {CEILING.hop_length}",
         }
+        made |= {name: getattr(each, name) for name in ("n_steps", "guidance_scale") if hasattr(each, name)}
         made |= {"seconds": round(meters[_key(name)].total, 2), "audio_seconds": round(audio, 2)}
         part = None
         if scorer is not None:
@@ -158,7 +159,8 @@ def _key(name: str) -> str:
     return f"system: {name}"
 
 
-def _device(system: Separator) -> torch.device:
+def device_of(system: Any) -> torch.device:
+    """Where a system computes; the CPU where it does not say."""
     return torch.device(getattr(system, "device", "cpu"))
 
 
@@ -168,14 +170,25 @@ def _named_ceilings(ceilings: Sequence[Separator], *, taken: Mapping[str, Any]) 
     for each in ceilings:
         if not sees_target(each):
             raise ValueError(f"{each.name} takes no target=, so that it is no ceiling: evaluate it as a system")
-    named = _named(ceilings, None)
+    named = name_systems(ceilings, None)
     if twice := [name for name in named if name in taken or name in FLOORS]:
         raise ValueError(f"a ceiling is called {twice[0]}, as another row of the table: give it another name")
     return named
 
 
-def _named(systems: Sequence[Separator], names: Sequence[str] | None) -> dict[str, Separator]:
-    """Name -> system; a name that comes back is numbered."""
+def name_systems(systems: Sequence[Separator], names: Sequence[str] | None) -> dict[str, Separator]:
+    """Name systems.
+
+    Args:
+        systems: at least one.
+        names: what to call them, in their order; None for their own names, of which one that comes back is numbered.
+
+    Returns:
+        Name -> system.
+
+    Raises:
+        ValueError: there is no system, or not one name for each.
+    """
     if not systems:
         raise ValueError("there is no system to evaluate: give at least one")
     if names is not None and (len(names) != len(systems) or len(set(names)) != len(names)):
@@ -226,13 +239,16 @@ def score(estimates: Tensor, batch: Batch) -> Tensor:
     return torch.stack(columns, dim=-1)
 
 
-def provenance(system: Separator, *, seed: int, pair_list: str | os.PathLike[str] | None) -> dict[str, Any]:
+def provenance(
+    system: Any, *, seed: int, pair_list: str | os.PathLike[str] | None, key: str = "pair_list"
+) -> dict[str, Any]:
     """Where figures come from: date, versions, commit, device, seed, and the list with its SHA-256.
 
     Args:
         system: whose device is named.
         seed: what the run was given.
-        pair_list: the CSV of the pairs, or None.
+        pair_list: the CSV of the items, or None.
+        key: under which the list stands.
 
     Returns:
         JSON values.
@@ -244,8 +260,8 @@ def provenance(system: Separator, *, seed: int, pair_list: str | os.PathLike[str
         "torch": str(torch.__version__),
         "device": device_name(getattr(system, "device", "cpu")),
         "seed": seed,
-        "pair_list": None if pair_list is None else Path(pair_list).name,
-        "pair_list_sha256": None if pair_list is None else hashlib.sha256(Path(pair_list).read_bytes()).hexdigest(),
+        key: None if pair_list is None else Path(pair_list).name,
+        f"{key}_sha256": None if pair_list is None else hashlib.sha256(Path(pair_list).read_bytes()).hexdigest(),
     }
 
 

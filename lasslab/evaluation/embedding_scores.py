@@ -18,6 +18,7 @@ from lasslab.evaluation.distances import (
     embed_and_classify,
     inception_score,
     kl_divergence,
+    log_mel_distance,
     log_spectral_distance,
 )
 from lasslab.evaluation.metrics import bootstrap_interval
@@ -35,8 +36,8 @@ from lasslab.signal.audio import fit_length
 
 #: figures of a set, and the least that each can be
 SET_METRICS = {"fad": 0.0, "is": 1.0}
-ITEM_METRICS = ("kl", "clap_score", "clap_score_a", "lsd")
-N_FFT = 2048  # of the log-spectral distance; shorter clips are padded with silence
+ITEM_METRICS = ("kl", "clap_score", "clap_score_a", "lsd", "mel")
+N_FFT = 2048  # of the log-spectral distance, the longest frame of any metric; shorter clips are padded with silence
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +45,7 @@ class EmbeddingScores:
     """What one system, floor or ceiling scored.
 
     Args:
-        items: each of `ITEM_METRICS` -> (n,).
+        items: each of `ITEM_METRICS`, and further metrics of items, -> (n,); NaN where one is undefined.
         sets: each of `SET_METRICS` -> the figure, and its replicates (R,); empty for fewer than two items.
         seed: of the bootstrap.
     """
@@ -63,8 +64,8 @@ class EmbeddingScores:
             figure = centred_figure(*self.sets[metric], confidence=CONFIDENCE, lowest=lowest)
             interval = [figure.low, figure.high]
             found[metric] = {"value": figure.value, "interval": interval, "bias": figure.bias}
-        for metric in ITEM_METRICS:
-            found[metric] = _mean(self.items[metric], self.seed)
+        for metric, values in self.items.items():
+            found[metric] = _mean(values, self.seed)
         return found
 
     def minus(self, other: "EmbeddingScores") -> dict[str, Any]:
@@ -77,12 +78,15 @@ class EmbeddingScores:
             (value, replicates), (other_value, other_replicates) = self.sets[metric], other.sets[metric]
             figure = centred_figure(value - other_value, replicates - other_replicates, confidence=CONFIDENCE)
             found[metric] = {"value": figure.value, "interval": [figure.low, figure.high]}
-        for metric in ITEM_METRICS:
-            found[metric] = _mean(self.items[metric] - other.items[metric], self.seed)
+        for metric, values in self.items.items():
+            found[metric] = _mean(values - other.items[metric], self.seed)
         return found
 
 
 def _mean(values: Tensor, seed: int) -> dict[str, Any]:
+    values = values[values.isfinite()]
+    if not len(values):
+        return {"value": None, "interval": None}
     interval = bootstrap_interval(values, confidence=CONFIDENCE, seed=seed)
     return {"value": values.mean().item(), "interval": list(interval)}
 
@@ -126,7 +130,9 @@ class EmbeddingScorer:
         self.queries = [""] * n
         self._audio: dict[str | None, Tensor] = {}  # None is the target
         self._classes: dict[str | None, Tensor] = {}
+        self._texts: dict[str, Tensor] = {}
         self._lsd = {name: torch.empty(n, dtype=torch.float64) for name in names}
+        self._mel = {name: torch.empty(n, dtype=torch.float64) for name in names}
 
     def add(
         self, numbers: Sequence[int], queries: Sequence[str], target: Tensor, estimates: Mapping[str, Tensor]
@@ -135,7 +141,7 @@ class EmbeddingScorer:
 
         Args:
             numbers: positions of its items.
-            queries: what was asked, one for each item.
+            queries: what was asked, one for each item; "" where nothing was.
             target: (B, T).
             estimates: name -> (B, T), every one of `names`.
 
@@ -149,9 +155,9 @@ class EmbeddingScorer:
         for name, estimate in estimates.items():
             try:
                 self._embed(name, numbers, estimate)
-                self._lsd[name][numbers] = log_spectral_distance(
-                    estimate=fit_length(estimate, padded.shape[-1]), target=padded, n_fft=N_FFT
-                )
+                pair = {"estimate": fit_length(estimate, padded.shape[-1]), "target": padded}
+                self._lsd[name][numbers] = log_spectral_distance(**pair, n_fft=N_FFT)
+                self._mel[name][numbers] = log_mel_distance(**pair)
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from error
 
@@ -162,25 +168,32 @@ class EmbeddingScorer:
                 kept[name] = torch.empty(self.n, values.shape[-1])
             kept[name][numbers] = values.float()
 
-    def scores(self, *, seed: int, n_resamples: int = N_RESAMPLES) -> dict[str, EmbeddingScores]:
+    def probabilities(self, name: str | None) -> Tensor:
+        """Class probabilities (n, K) of what was collected; the targets' for None."""
+        return self._classes[name]
+
+    def scores(
+        self, *, seed: int, n_resamples: int = N_RESAMPLES, numbers: Sequence[int] | None = None
+    ) -> dict[str, EmbeddingScores]:
         """Score what was collected.
 
         Args:
             seed: of the bootstrap.
             n_resamples: draws of the items for the figures of a set.
+            numbers: score these items alone, as a set of their own; all when left out.
 
         Returns:
-            Name -> scores.
+            Name -> scores; CLAPScore is NaN where there was no query ("").
         """
-        target, target_classes = self._audio[None], self._classes[None]
-        distinct = list(dict.fromkeys(self.queries))
-        texts = self.embedding.embed_text(distinct)[[distinct.index(query) for query in self.queries]]
+        chosen = torch.arange(self.n) if numbers is None else torch.as_tensor(numbers)
+        target, target_classes = self._audio[None][chosen], self._classes[None][chosen]
+        queries = [self.queries[number] for number in chosen.tolist()]
         sets: dict[str, dict[str, tuple[float, Tensor]]] = {name: {} for name in self._lsd}
-        if self.n > 1:
-            draws = draw_items(self.n, n_resamples=n_resamples, seed=seed)
-            estimates = {name: self._audio[name] for name in self._lsd}
+        estimates = {name: self._audio[name][chosen] for name in self._lsd}
+        if len(chosen) > 1:
+            draws = draw_items(len(chosen), n_resamples=n_resamples, seed=seed)
             for name, replicates in resample_frechet(estimates, target=target, draws=draws).items():
-                classes = self._classes[name]
+                classes = self._classes[name][chosen]
                 sets[name] = {
                     "fad": (quiet_frechet(estimate=estimates[name], target=target), replicates),
                     "is": (inception_score(estimate=classes).item(), resample_inception(classes, draws=draws)),
@@ -188,16 +201,31 @@ class EmbeddingScorer:
         return {
             name: EmbeddingScores(
                 items={
-                    "kl": kl_divergence(estimate=self._classes[name], target=target_classes),
-                    "clap_score": clap_score(estimate=self._audio[name], query=texts),
-                    "clap_score_a": clap_score_audio(estimate=self._audio[name], target=target),
-                    "lsd": lsd,
+                    "kl": kl_divergence(estimate=self._classes[name][chosen], target=target_classes),
+                    "clap_score": self._clap_score(estimates[name], queries),
+                    "clap_score_a": clap_score_audio(estimate=estimates[name], target=target),
+                    "lsd": lsd[chosen],
+                    "mel": self._mel[name][chosen],
                 },
                 sets=sets[name],
                 seed=seed,
             )
             for name, lsd in self._lsd.items()
         }
+
+    def _clap_score(self, estimate: Tensor, queries: Sequence[str]) -> Tensor:
+        asked = [row for row, query in enumerate(queries) if query]
+        found = torch.full((len(queries),), torch.nan, dtype=torch.float64)
+        if asked:
+            texts = self._embed_text([queries[row] for row in asked])
+            found[asked] = clap_score(estimate=estimate[asked], query=texts)
+        return found
+
+    def _embed_text(self, queries: Sequence[str]) -> Tensor:
+        """(n, D), each distinct sentence embedded once."""
+        if missing := [query for query in dict.fromkeys(queries) if query not in self._texts]:
+            self._texts |= zip(missing, self.embedding.embed_text(missing), strict=True)
+        return torch.stack([self._texts[query] for query in queries])
 
     def about(self, *, n_resamples: int = N_RESAMPLES) -> dict[str, Any]:
         """What the figures stand on: JSON values."""
