@@ -49,6 +49,9 @@ def evaluate_separation(
         list[int] | None, typer.Option("--steps", help="Steps of the generative systems; repeat it for a row each.")
     ] = None,
     guidance: Guidance = None,
+    first: Annotated[
+        int | None, typer.Option(min=1, help="Only so many pairs of the list, from its start: many steps take long.")
+    ] = None,
     batch_size: Annotated[int, typer.Option(help="Clips that are separated together; 1 to time them one by one.")] = 8,
     markdown: Markdown = False,
     json: Json = None,
@@ -68,7 +71,7 @@ def evaluate_separation(
         check_output(json, pairs)
     if pictures is not None:
         check_folder(pictures)
-    listed = read_pairs(pairs, audio)
+    listed = read_pairs(pairs, audio)[:first]
     loaded = _sampled(_load(system, device), steps, guidance)
     systems = list(loaded.values())
     ceilings = list(_load(ceiling, device, option="--ceiling").values()) if ceiling else []

@@ -7,23 +7,25 @@ questions, each of another object:
 - KL: would a classifier say the same of each estimate as of its target? Paired.
 - Inception Score: is a classifier sure of each estimate, and are the estimates various? Needs no target.
 - CLAPScore: does the estimate fit the **query**? CLAPScore_A: is it like the **target**? Paired, cosines times 100.
-- Log-spectral distance: how far apart are the spectra in dB? Paired, needs no embedding.
+- Log-spectral distance, mel distance: how far apart are the spectra in dB, bin by bin or in bands as broad as the
+  ear's? Paired, need no embedding.
 
-All of them take embeddings (n, D) or class probabilities (n, K) that were computed before, see `lasslab.models.clap`,
-and all but the last depend on it: a figure without the embedding's name is no figure. `heading("FAD", embedding)` gives
-"FAD (clap-lab)"; `embedding_metrics` computes the whole row with such headings.
+All of them but the last two take embeddings (n, D) or class probabilities (n, K) that were computed before, see
+`lasslab.models.clap`, and depend on it: a figure without the embedding's name is no figure.
+`heading("FAD", embedding)` gives "FAD (clap-lab)"; `embedding_metrics` computes the whole row with such headings.
 
 Sums run in float64. Notebook 08 shows how each of these can be fooled.
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from lasslab.models.clap import AudioTextEmbedding
 from lasslab.signal.audio import SAMPLE_RATE, check_waveform
+from lasslab.signal.mel import MelConfig, mel_spectrogram
 from lasslab.signal.spectral import stft
 
 PROBABILITY_FLOOR = 1e-6  # AudioLDM's evaluation: one class that was given 0 shall not make the KL infinite
@@ -195,6 +197,39 @@ def log_spectral_distance(
 
     Reference: Gray and Markel, "Distance measures for speech processing", 1976. Notebook: 08.
     """
+    levels = _levels(estimate, target, lambda w: stft(w.double(), n_fft=n_fft, hop_length=hop_length).abs(), top_db)
+    return (levels[0] - levels[1]).square().mean(dim=-2).sqrt().mean(dim=-1)
+
+
+def log_mel_distance(
+    *, estimate: Tensor, target: Tensor, config: MelConfig | None = None, top_db: float = LSD_TOP_DB
+) -> Tensor:
+    """Mel distance: mean absolute difference of the levels of mel bands in dB.
+
+    d = mean_mn |L_e[m, n] - L_t[m, n]|,  L = 20 log10 max(mel, floor), the floor `top_db` below the target's loudest
+    band. Bands are broad where the ear is coarse, so that the fine structure of noise, which no two recordings share,
+    counts for less than in `log_spectral_distance`.
+
+    Args:
+        estimate: (..., T).
+        target: (..., T), not silent.
+        config: of the mel spectrograms; MelConfig() when left out.
+        top_db: how far below the target's loudest band levels are told apart, dB.
+
+    Returns:
+        Distance in dB, float64, (...).
+
+    Raises:
+        ValueError: see `log_spectral_distance`.
+    """
+    levels = _levels(estimate, target, lambda waveform: mel_spectrogram(waveform, config).double(), top_db)
+    return (levels[0] - levels[1]).abs().mean(dim=(-2, -1))
+
+
+def _levels(
+    estimate: Tensor, target: Tensor, magnitudes_of: Callable[[Tensor], Tensor], top_db: float
+) -> tuple[Tensor, Tensor]:
+    """Levels of both in dB, from a floor `top_db` below the target's loudest point on."""
     for name, waveform in (("the estimate", estimate), ("the target", target)):
         check_waveform(waveform, name=name, dims=tuple(range(1, 9)))
     if estimate.shape != target.shape:
@@ -204,13 +239,12 @@ def log_spectral_distance(
         )
     if not top_db > 0:
         raise ValueError(f"top_db must be positive, got {top_db}: use 80")
-    magnitudes = [stft(w.double(), n_fft=n_fft, hop_length=hop_length).abs() for w in (estimate, target)]
-    loudest = magnitudes[1].amax(dim=(-2, -1), keepdim=True)
+    ours, theirs = magnitudes_of(estimate), magnitudes_of(target)
+    loudest = theirs.amax(dim=(-2, -1), keepdim=True)
     if not bool((loudest > 0).all()):
         raise ValueError("a target is silent: it has no level to compare with, leave that item out")
     floor = loudest * 10 ** (-top_db / 20)
-    levels = [20 * torch.log10(torch.maximum(magnitude, floor)) for magnitude in magnitudes]
-    return (levels[0] - levels[1]).square().mean(dim=-2).sqrt().mean(dim=-1)
+    return 20 * torch.log10(torch.maximum(ours, floor)), 20 * torch.log10(torch.maximum(theirs, floor))
 
 
 def heading(metric: str, embedding: AudioTextEmbedding | str) -> str:

@@ -33,6 +33,7 @@ from lasslab.evaluation.resampling import (
 from lasslab.evaluation.tables import CONFIDENCE
 from lasslab.models.clap import AudioTextEmbedding
 from lasslab.signal.audio import fit_length
+from lasslab.signal.mel import MelConfig
 
 #: figures of a set, and the least that each can be
 SET_METRICS = {"fad": 0.0, "is": 1.0}
@@ -127,6 +128,7 @@ class EmbeddingScorer:
 
     def __init__(self, embedding: AudioTextEmbedding, *, n: int, names: Sequence[str], sample_rate: int) -> None:
         self.embedding, self.n, self.sample_rate = embedding, n, sample_rate
+        self.names = tuple(names)
         self.queries = [""] * n
         self._audio: dict[str | None, Tensor] = {}  # None is the target
         self._classes: dict[str | None, Tensor] = {}
@@ -152,12 +154,13 @@ class EmbeddingScorer:
             self.queries[number] = query
         self._embed(None, numbers, target)
         padded = fit_length(target, max(target.shape[-1], N_FFT))
+        mel = MelConfig(sample_rate=self.sample_rate, f_max=min(8000.0, self.sample_rate / 2))
         for name, estimate in estimates.items():
             try:
                 self._embed(name, numbers, estimate)
                 pair = {"estimate": fit_length(estimate, padded.shape[-1]), "target": padded}
                 self._lsd[name][numbers] = log_spectral_distance(**pair, n_fft=N_FFT)
-                self._mel[name][numbers] = log_mel_distance(**pair)
+                self._mel[name][numbers] = log_mel_distance(**pair, config=mel)
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from error
 

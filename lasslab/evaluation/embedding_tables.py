@@ -29,9 +29,11 @@ HEADINGS = {
     "clap_score": "CLAPScore",
     "clap_score_a": "CLAPScore_A",
     "lsd": "LSD",
+    "mel": "mel distance",
 }
-DIGITS = {"fad": 3, "kl": 2, "is": 2, "clap_score": 1, "clap_score_a": 1, "lsd": 1}
-WITHOUT_EMBEDDING = ("lsd",)
+DIGITS = {"fad": 3, "kl": 2, "is": 2, "clap_score": 1, "clap_score_a": 1, "lsd": 1, "mel": 1}
+WITHOUT_EMBEDDING = ("lsd", "mel")
+BY_STEPS = ("fad", "clap_score", "clap_score_a", "mel")
 IN_TEXT = (("fad", "kl", "is"), ("clap_score", "clap_score_a", "lsd"))  # a terminal has no room for all in one table
 NAME_WIDTH = 12  # of an embedding in the heading of a column of text
 DIFFERENCES = ("fad", "kl", "clap_score", "clap_score_a", "lsd")
@@ -149,6 +151,52 @@ def generative(reports: Sequence[Json]) -> Table:
             ends += [interval_cell(figures, metric) for metric in metrics]
             rows.append((f"  {CONFIDENCE:.0%} interval", *ends, ""))
     return Table(("system", "SDRi", "SI-SDR", *columns, "s per clip"), tuple(rows), tuple(bold))
+
+
+def by_steps(reports: Sequence[Json]) -> Table:
+    """Quality and seconds against the number of steps: FlowSep's efficiency table (its table III).
+
+    Args:
+        reports: JSON of reports, on one list of pairs and in one embedding, of systems that sample at some numbers of
+            steps; others have a row, too.
+
+    Returns:
+        The mixture, each system with its steps ascending, and what is a ceiling: steps, seconds per clip, then FAD,
+        CLAPScore, CLAPScore_A and the mel distance in dB, each with its interval.
+
+    Raises:
+        ValueError: no report says how many steps its system took.
+    """
+    if not any(steps_of(report) for report in reports):
+        raise ValueError("no report says its number of steps: evaluate systems that sample, with --steps")
+    floors, costs = reports[0]["embedding"]["floors"], reports[0].get("floor_costs") or {}
+    systems: dict[str, list[Json]] = {}
+    for report in reports:
+        systems.setdefault(base_name(report), []).append(report)
+    rows = [_steps_row(FLOORS["mixture"], None, {}, floors["mixture"])]
+    for name, group in systems.items():
+        for report in sorted(group, key=lambda report: steps_of(report) or 0):
+            rows.append(_steps_row(name, steps_of(report), report.get("cost") or {}, report["embedding"]["metrics"]))
+    for name in ceilings(floors):
+        if name != "oracle_mask":  # a ceiling of masks, which nothing here is
+            rows.append(_steps_row(name, None, costs.get(name, {}), floors[name]))
+    columns = _named_headings(BY_STEPS, reports[0]["embedding"]["name"])
+    return Table(("system", "steps", "s per clip", *columns), tuple(rows))
+
+
+def _steps_row(label: str, steps: int | None, cost: Json, figures: Json) -> tuple[str, ...]:
+    cells = (_value_with_interval(figures, metric) for metric in BY_STEPS)
+    return (label, str(steps or DASH), seconds_cell(cost.get("seconds_per_clip")), *cells)
+
+
+def steps_of(report: Json) -> int | None:
+    """How many steps the system of a report took; None for one that does not sample."""
+    return report["provenance"].get("n_steps")
+
+
+def base_name(report: Json) -> str:
+    """A system's name without its number of steps: "flowsep-lab" of "flowsep-lab, 25 steps"."""
+    return report["system"].removesuffix(f", {steps_of(report)} steps")
 
 
 def embedding_differences(reports: Sequence[Json], differences: Sequence[Json], *, markdown: bool = False) -> Table:

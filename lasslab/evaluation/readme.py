@@ -12,6 +12,7 @@ chooses:
     <!-- table: fold4, generative -->           separation, embedding metrics and seconds in one table; also of several
                                                 reports on the same pairs and in the same embedding
     <!-- table: fold4, generative differences -->  paired differences of the embedding metrics, to the mixture too
+    <!-- table: steps, by steps -->             quality and seconds of systems that sample, against the number of steps
     <!-- table: unfiltered filtered -->         two lists beside one another; wording reports: one row for each system
 
 Markers inside a code fence are left alone. The file is written whole or not at all; `--check` writes nothing and exits
@@ -31,7 +32,7 @@ from lasslab.signal.files import write_text
 
 START = re.compile(r"<!--\s*table:\s*(?P<names>[^,]+?)\s*(?:,\s*(?P<view>[^,]+?)\s*)?-->")
 END = re.compile(r"<!--\s*end table\s*-->")
-VIEWS = (None, "by class", "by snr", "differences", "generative", "generative differences")
+VIEWS = (None, "by class", "by snr", "differences", "generative", "generative differences", "by steps")
 
 
 def fill_tables(text: str, reports: Path, *, where: str = "text") -> tuple[str, int]:
@@ -99,13 +100,13 @@ def make_table(names: Sequence[str], view: str | None, reports: Path) -> str:
     found = {name: _read(reports / f"{name}.json") for name in names}
     if len({kind for kind, _, _ in found.values()}) > 1:
         raise ValueError(f"{' and '.join(names)} are reports of different kinds: give each a table of its own")
-    if len(found) > 1 and view not in (None, "generative"):
+    if len(found) > 1 and view not in (None, "generative", "by steps"):
         raise ValueError(f"{view} shows one report, got {', '.join(names)}")
     kind, first, differences = next(iter(found.values()))
     every = [report for _, group, _ in found.values() for report in group]
     if kind == "wording":
         return _wording_table(every, view)
-    if view in ("generative", "generative differences"):
+    if view in ("generative", "generative differences", "by steps"):
         return _generative_table(every, differences, view)
     if view == "differences":
         if not differences:
@@ -131,7 +132,9 @@ def make_table(names: Sequence[str], view: str | None, reports: Path) -> str:
 def _generative_table(reports: Sequence[dict[str, Any]], differences: Sequence[dict[str, Any]], view: str) -> str:
     embedding_tables.check_embedding(reports)
     blocks = [f"{reports[0]['heading'].partition(';')[0]}."]
-    if view == "generative":
+    if view == "by steps":
+        blocks += [embedding_tables.by_steps(reports).markdown(), " ".join(embedding_tables.notes(reports))]
+    elif view == "generative":
         blocks += [embedding_tables.generative(reports).markdown(), " ".join(embedding_tables.notes(reports))]
     else:
         blocks.append(embedding_tables.embedding_differences(reports, differences, markdown=True).markdown())

@@ -17,8 +17,10 @@ from lasslab.evaluation.distances import (
     heading,
     inception_score,
     kl_divergence,
+    log_mel_distance,
     log_spectral_distance,
 )
+from lasslab.signal.mel import mel_spectrogram
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -248,6 +250,44 @@ def test_lsd_equals_frames_cut_by_hand():
     expected = np.sqrt(((levels[0] - levels[1]) ** 2).mean(axis=1)).mean()
     got = log_spectral_distance(estimate=estimate, target=target, top_db=300)
     assert got.item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_mel_distance_of_a_gain_is_the_gain_and_it_hears_no_phase():
+    target = 0.1 * noise(2, 16_000)
+    for gain_db in (-6.0, 3.0):
+        distance = log_mel_distance(estimate=target * 10 ** (gain_db / 20), target=target)
+        assert distance.shape == (2,)
+        assert distance.tolist() == pytest.approx([abs(gain_db)] * 2, abs=1e-4)
+    assert log_mel_distance(estimate=-target, target=target).abs().max() < 1e-5
+
+
+def test_mel_distance_counts_less_of_what_no_two_noises_share_than_lsd():
+    first, second = 0.1 * noise(16_000, seed=1), 0.1 * noise(16_000, seed=2)
+    pair = {"estimate": first, "target": second}
+    assert log_mel_distance(**pair) < log_spectral_distance(**pair) / 3
+
+
+def test_mel_distance_of_silence_is_the_height_above_the_floor():
+    target = 0.1 * noise(16_000)
+    levels = 20 * torch.log10(mel_spectrogram(target.float()).double())
+    floor = levels.max() - 60
+    expected = (levels.clamp(min=floor) - floor).mean().item()
+    found = log_mel_distance(estimate=torch.zeros(16_000), target=target.float(), top_db=60).item()
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("estimate", "target", "options", "words"),
+    [
+        (torch.ones(4_000), torch.zeros(4_000), {}, "a target is silent"),
+        (torch.ones(4_000), torch.ones(5_000), {}, "the same shape"),
+        (torch.ones(4_000), torch.ones(4_000), {"top_db": 0}, "top_db must be positive"),
+    ],
+)
+def test_mel_distance_refuses_what_has_no_level(estimate, target, options, words):
+    with pytest.raises(ValueError) as error:
+        log_mel_distance(estimate=estimate, target=target, **options)
+    assert words in one_line(error)
 
 
 def test_lsd_of_silence_is_bounded_by_the_floor():

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from lasslab.evaluation.distances import (
     frechet_distance,
     inception_score,
     kl_divergence,
+    log_mel_distance,
     log_spectral_distance,
 )
 from lasslab.evaluation.embedding_scores import ITEM_METRICS, SET_METRICS, EmbeddingReport, EmbeddingScores
@@ -129,6 +131,7 @@ def test_every_figure_is_the_metric_of_the_waveforms(pairs):
         "clap_score": clap_score(estimate=estimates, query=texts).mean().item(),
         "clap_score_a": clap_score_audio(estimate=estimates, target=targets).mean().item(),
         "lsd": sum(log_spectral_distance(estimate=0.5 * m.mixture, target=m.target).item() for m in mixtures) / 12,
+        "mel": sum(log_mel_distance(estimate=0.5 * m.mixture, target=m.target).item() for m in mixtures) / 12,
     }
     assert {metric: figure["value"] for metric, figure in found["metrics"].items()} == pytest.approx(expected, rel=1e-5)
     for metric, figure in found["metrics"].items():
@@ -179,7 +182,7 @@ def test_differences_are_paired(pairs):
     half, mixture = ConstantGain(0.5), Scripted(lambda waveform, query: 0.9 * waveform, "loud")
     compared = run([half, mixture, Silence()], pairs)
     same, against_silence, _ = compared.differences
-    for metric in METRICS - {"lsd"}:
+    for metric in METRICS - {"lsd", "mel"}:
         assert same["embedding"][metric]["value"] == pytest.approx(0, abs=1e-5)
         assert same["embedding"][metric]["interval"] == pytest.approx([0, 0], abs=1e-4), metric
     single = [report.to_json()["embedding"]["metrics"]["fad"]["value"] for report in compared]
@@ -363,6 +366,40 @@ def test_the_generative_table_of_a_readme(report, pairs, tmp_path):
     assert difference.count("[") == 5
 
 
+def test_the_table_of_steps(pairs, tmp_path):
+    """FlowSep's table III: a row for each number of steps, ascending, whatever the order of the report."""
+
+    @dataclass(frozen=True)
+    class Samples:
+        name: str
+        n_steps: int
+        guidance_scale: float = 1.0
+
+        def __call__(self, waveform, query, *, sample_rate=16_000, generator=None):
+            return waveform / self.n_steps
+
+    systems = [Samples("flow, 25 steps", 25), Samples("diffusion, 2 steps", 2), Samples("flow", 10), Silence()]
+    found = run(systems, pairs, ceilings=[Remembers()])
+    made = [report.to_json()["provenance"] for report in found]
+    assert [each.get("n_steps") for each in made] == [25, 2, 10, None] and made[0]["guidance_scale"] == 1.0
+    found.save(tmp_path / "steps.json")
+    run(Silence(), pairs).save(tmp_path / "none.json")
+    lines = fill_tables("<!-- table: steps, by steps -->\n<!-- end table -->\n", tmp_path)[0].splitlines()
+    columns = "FAD (by-hand) | CLAPScore (by-hand) | CLAPScore_A (by-hand) | mel distance"
+    assert f"| system | steps | s per clip | {columns} |" in lines
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")][2:]
+    assert [row[:2] for row in rows] == [
+        *(["mixture", "–"], ["flow", "10"], ["flow", "25"], ["diffusion", "2"], ["silence", "–"], ["round-trip", "–"]),
+    ]
+    figures = found["diffusion, 2 steps"].to_json()["embedding"]["metrics"]
+    low, high = figures["fad"]["interval"]
+    assert rows[3][3] == f"{figures['fad']['value'] + 0.0:.3f} [{low + 0.0:.3f}, {high + 0.0:.3f}]"
+    assert float(rows[3][2]) >= 0 and rows[0][2] == "–"
+    assert any("FAD, KL and LSD" in line for line in lines)
+    with pytest.raises(ValueError, match="evaluate systems that sample, with --steps"):
+        fill_tables("<!-- table: none, by steps -->\n<!-- end table -->\n", tmp_path)
+
+
 def test_reports_that_do_not_compare(report, pairs, tmp_path):
     report.save(tmp_path / "one.json")
     run(Silence(), pairs[:6]).save(tmp_path / "fewer.json")
@@ -395,7 +432,7 @@ def test_markdown(pairs):
 
 def by_hand(fad: float, kl: float, clap: float, lsd: float) -> EmbeddingScores:
     """Every item the same; replicates of FAD 0.02 too high, and 0.02 to either side of that."""
-    items = {"kl": kl, "clap_score": clap, "clap_score_a": clap + 10, "lsd": lsd}
+    items = {"kl": kl, "clap_score": clap, "clap_score_a": clap + 10, "lsd": lsd, "mel": lsd / 2}
     spread = torch.tensor([-0.02, 0.0, 0.02], dtype=torch.float64)
     sets = {"fad": (fad, fad + 0.02 + spread), "is": (3.0, 2.9 + 10 * spread)}
     return EmbeddingScores({name: torch.full((4,), v, dtype=torch.float64) for name, v in items.items()}, sets, seed=0)
