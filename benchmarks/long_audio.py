@@ -21,7 +21,7 @@ from torch import Tensor
 from lasslab.data.synthesis import synthesise
 from lasslab.signal.audio import save_blocks
 from lasslab.systems.separation import DEFAULT_SEPARATOR, load_separator
-from lasslab.systems.streaming import separate_file
+from lasslab.systems.streaming import process_file
 
 LENGTHS = (10, 30, 60, 180, 600)  # seconds
 SAMPLE_RATE = 44_100
@@ -42,7 +42,7 @@ def separate(source: str, destination: str, system: str, threads: int) -> dict[s
     separator = load_separator(system, device="cpu")
     separator(torch.randn(16_000) / 10, QUERY)  # text encoded, kernels chosen
     loaded = peak_memory()
-    timing = measure(lambda: separate_file(separator, source, destination, QUERY), n_runs=1, n_warm_up=0)
+    timing = measure(lambda: process_file(separator, source, destination, QUERY), n_runs=1, n_warm_up=0)
     return {"wall": timing.wall, "processor": timing.processor, "loaded": loaded, "peak": peak_memory()}
 
 

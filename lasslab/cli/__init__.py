@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from lasslab.cli import benchmarks, course, evaluation, fetching, mixtures, separation, training
+from lasslab.cli import benchmarks, course, editing, evaluation, fetching, mixtures, separation, training
 
 ClickException = typer.BadParameter.__mro__[2]  # typer keeps its copy of click to itself
 
@@ -34,11 +34,14 @@ def _root(debug: Annotated[bool, typer.Option("--debug", help="Show the tracebac
 
 app.command()(course.doctor)
 app.command()(separation.separate)
+app.command()(editing.edit)
 app.command()(mixtures.mixtures)
+app.command()(editing.triplets)
 app.command()(fetching.fetch)
 app.command()(training.train)
 app.add_typer(evaluate_app, name="evaluate")
 evaluate_app.command("separation")(evaluation.evaluate_separation)
+evaluate_app.command("editing")(evaluation.evaluate_editing)
 evaluate_app.command("wording")(evaluation.evaluate_wording)
 app.command()(course.run)
 app.command()(course.student)

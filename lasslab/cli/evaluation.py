@@ -1,17 +1,32 @@
 """`lasslab evaluate`: systems on lists, with floors and ceilings."""
 
 from collections import Counter
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lasslab.cli.options import DEFAULT_SYSTEM, Device, Guidance, Seed, check_output, is_terminal, with_sampling
+from lasslab.cli.options import (
+    DEFAULT_EDITOR,
+    DEFAULT_SYSTEM,
+    Device,
+    Guidance,
+    Seed,
+    check_output,
+    is_terminal,
+    with_sampling,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from lasslab.data.pairs import Pair
     from lasslab.models.clap import AudioTextEmbedding
+    from lasslab.systems.editing import Editor
     from lasslab.systems.separation import Separator
+
+    System = Separator | Editor
 
 DEFAULT_EMBEDDING = "clap-lab"
 
@@ -25,6 +40,16 @@ PairList = Annotated[Path, typer.Option(help="Pair list: idx,caption,src_wav,noi
 Audio = Annotated[Path, typer.Option(help="Folder of the audio files in the list.")]
 Level = Annotated[float, typer.Option(help="SNR to mix at, dB, where the list gives none.")]
 Json = Annotated[Path | None, typer.Option(help="Write the report here.")]
+Embedding = Annotated[
+    str,
+    typer.Option(help="What FAD, KL, IS and CLAPScore are computed in: clap-lab, a CLAP by name; none is faster."),
+]
+ManySteps = Annotated[
+    list[int] | None, typer.Option("--steps", help="Steps of the generative systems; repeat it for a row each.")
+]
+First = Annotated[
+    int | None, typer.Option(min=1, help="Only so many rows of the list, from its start: many steps take long.")
+]
 Markdown = Annotated[bool, typer.Option("--markdown", help="Print Markdown.")]
 
 
@@ -38,20 +63,13 @@ def evaluate_separation(
         Path | None, typer.Option(help="Folder for pictures of the best, median and worst pair.")
     ] = None,
     sounds: Annotated[bool, typer.Option("--sounds", help="Write the sounds beside the pictures.")] = False,
-    embedding: Annotated[
-        str,
-        typer.Option(help="What FAD, KL, IS and CLAPScore are computed in: clap-lab, a CLAP by name; none is faster."),
-    ] = DEFAULT_EMBEDDING,
+    embedding: Embedding = DEFAULT_EMBEDDING,
     ceiling: Annotated[
         list[str] | None, typer.Option(help="System that sees the target, shown as a further ceiling; repeat it.")
     ] = None,
-    steps: Annotated[
-        list[int] | None, typer.Option("--steps", help="Steps of the generative systems; repeat it for a row each.")
-    ] = None,
+    steps: ManySteps = None,
     guidance: Guidance = None,
-    first: Annotated[
-        int | None, typer.Option(min=1, help="Only so many pairs of the list, from its start: many steps take long.")
-    ] = None,
+    first: First = None,
     batch_size: Annotated[int, typer.Option(help="Clips that are separated together; 1 to time them one by one.")] = 8,
     markdown: Markdown = False,
     json: Json = None,
@@ -97,6 +115,55 @@ def evaluate_separation(
         for each, report in zip(systems, found if len(systems) > 1 else [found], strict=True):
             for path in write_examples(pictures, report, each, listed, sounds=sounds):
                 typer.echo(f"wrote {path}", err=markdown)
+
+
+def evaluate_editing(
+    triplets: Annotated[Path, typer.Option(help="List of edits: task,original,target,instruction and more columns.")],
+    audio: Audio,
+    system: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--system", help=f"Name or folder of a checkpoint, or original; repeat it. Default {DEFAULT_EDITOR}."
+        ),
+    ] = None,
+    embedding: Embedding = DEFAULT_EMBEDDING,
+    steps: ManySteps = None,
+    guidance: Guidance = None,
+    t_start: Annotated[
+        list[float] | None, typer.Option("--t-start", help="Where editors start, in [0, 1); repeat it for a row each.")
+    ] = None,
+    first: First = None,
+    batch_size: Annotated[int, typer.Option(help="Clips that are edited together; 1 to time them one by one.")] = 8,
+    markdown: Markdown = False,
+    json: Json = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    """Score editors on a list of edits, in one table with floor and ceiling, overall and by task."""
+    from lasslab.data.triplets import read_triplets
+    from lasslab.evaluation.editing import evaluate_editing
+    from lasslab.systems.editing import load_editor
+
+    if json is not None:
+        check_output(json, triplets)
+    listed = read_triplets(triplets, audio)[:first]
+    loaded = _sampled(_load(system, device, load=load_editor, default=DEFAULT_EDITOR), steps, guidance, t_start)
+    with_codec = any(hasattr(each, "codec") for each in loaded.values())
+    found = evaluate_editing(
+        list(loaded.values()),
+        listed,
+        names=list(loaded),
+        embedding=_load_embedding(embedding, device),
+        ceiling=None if with_codec else load_editor("round-trip", device=device),
+        batch_size=batch_size,
+        seed=seed,
+        triplet_list=triplets,
+        progress=is_terminal(),
+    )
+    typer.echo(found.table(markdown=markdown))
+    if json is not None:
+        found.save(json)
+        typer.echo(f"wrote {json}", err=markdown)
 
 
 def evaluate_wording(
@@ -164,31 +231,42 @@ def _load_embedding(name: str, device: str) -> "AudioTextEmbedding | None":
         raise ValueError(f"--embedding {name}: {error}; or leave these metrics out with --embedding none") from error
 
 
-def _sampled(loaded: dict[str, "Separator"], steps: list[int] | None, guidance: float | None) -> dict[str, "Separator"]:
-    """Each system that samples, once for each number of steps; the others as they are."""
-    numbers = steps or [None]
+def _sampled(
+    loaded: dict[str, "System"], steps: list[int] | None, guidance: float | None, t_start: list[float] | None = None
+) -> dict[str, "System"]:
+    """Each system that samples, once for each number of steps and each start; the others as they are."""
+    numbers, starts = steps or [None], t_start or [None]
     if not any(hasattr(each, "with_sampling") for each in loaded.values()):
-        with_sampling(next(iter(loaded.values())), numbers[0], guidance)  # refuses steps and guidance
+        with_sampling(next(iter(loaded.values())), numbers[0], guidance, starts[0])  # refuses what is given
         return loaded
     expanded = {}
     for name, each in loaded.items():
         if not hasattr(each, "with_sampling"):
             expanded[name] = each
             continue
-        for n_steps in numbers:
-            other = with_sampling(each, n_steps, guidance)
-            expanded[name + other.name.removeprefix(each.name)] = other
+        for n_steps, start in product(numbers, starts):
+            other = with_sampling(each, n_steps, guidance, start)
+            further = f", t_start {start:g}" if len(starts) > 1 else ""
+            expanded[name + other.name.removeprefix(each.name) + further] = other
     return expanded
 
 
-def _load(asked: list[str] | None, device: str, *, option: str = "--system") -> dict[str, "Separator"]:
+def _load(
+    asked: list[str] | None,
+    device: str,
+    *,
+    option: str = "--system",
+    load: "Callable[..., System] | None" = None,
+    default: str = DEFAULT_SYSTEM,
+) -> dict[str, "System"]:
     """Name -> system: its own name, or what was typed where two share one, as runs/a/best and runs/b/best do."""
-    from lasslab.systems.separation import load_separator
+    if load is None:
+        from lasslab.systems.separation import load_separator as load
 
-    asked = asked or [DEFAULT_SYSTEM]
+    asked = asked or [default]
     if twice := [name for name, count in Counter(asked).items() if count > 1]:
         raise ValueError(f"{option} {twice[0]} is given twice: name each system once")
-    loaded = [load_separator(name, device=device) for name in asked]
+    loaded = [load(name, device=device) for name in asked]
     count = Counter(each.name for each in loaded)
     names = [each.name if count[each.name] == 1 else typed for each, typed in zip(loaded, asked, strict=True)]
     return dict(zip(names, loaded, strict=True))

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lasslab.cli.options import Seed, is_terminal
+from lasslab.cli.options import Seed, is_terminal, whole_numbers
 
 if TYPE_CHECKING:
     from lasslab.data.clips import Clip
@@ -55,9 +55,10 @@ def mixtures(
     from tqdm import tqdm
 
     from lasslab.data.corpora import load_corpus
-    from lasslab.data.mixture_sets import check_new_folder, draw_mixtures, write_mixtures
+    from lasslab.data.mixture_sets import draw_mixtures, write_mixtures
     from lasslab.data.protocols import describe_protocol
     from lasslab.evaluation.provenance import git_commit
+    from lasslab.signal.files import check_new_folder
 
     check_new_folder(output)
     if tag_threshold is not None and tagger is None:
@@ -74,7 +75,7 @@ def mixtures(
     }
     recipe, changed = _recipe(protocol, {name: value for name, value in changes.items() if value is not None})
     recipe.check_buildable()
-    chosen_folds = None if folds is None else _whole_numbers(folds, name="--folds")
+    chosen_folds = None if folds is None else whole_numbers(folds, name="--folds")
     clips = load_corpus(recipe.corpus, folds=chosen_folds, splits=[recipe.split] if recipe.split else None)
     clips, kept_apart = _keep_apart(clips, recipe.corpus, tagger, tag_threshold)
     rows = draw_mixtures(recipe, clips, seed=seed)
@@ -159,10 +160,3 @@ def _recipe(name: str | None, changes: dict[str, Any]) -> tuple[Any, list[str]]:
     if "snr_db" in changed or "lufs" in changed:
         changes = {"snr_db": None, "lufs": None, "whole_decibels": False} | changes
     return replace(published, **changes), changed
-
-
-def _whole_numbers(text: str, *, name: str) -> list[int]:
-    words = [word.strip() for word in text.split(",")]
-    if not all(word.isdecimal() for word in words):
-        raise ValueError(f"{name} takes whole numbers with commas between them, such as 1,2,3, got {text!r}")
-    return [int(word) for word in words]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from lasslab.systems.editing import Editor
     from lasslab.systems.separation import Separator
 
 System = Annotated[str, typer.Option("--system", help="Name or folder of a checkpoint, or a baseline.")]
@@ -17,7 +18,12 @@ Steps = Annotated[int | None, typer.Option("--steps", help="Steps of a generativ
 Guidance = Annotated[
     float | None, typer.Option("--guidance", help="How much more than usual the words count; 1 is no guidance.")
 ]
+TStart = Annotated[
+    float | None,
+    typer.Option("--t-start", help="Time in [0, 1) at which an editor starts; nearer to 1, more stays as it is."),
+]
 DEFAULT_SYSTEM = "resunetpp-lab"
+DEFAULT_EDITOR = "rfm-editing-lab"
 
 
 def check_output(output: Path, source: Path) -> None:
@@ -37,11 +43,26 @@ def is_terminal() -> bool:
     return sys.stderr.isatty()
 
 
-def with_sampling(system: "Separator", steps: int | None, guidance: float | None) -> "Separator":
-    """A system with other steps and guidance, or as it is where neither is given; refuses what has no steps."""
-    if steps is None and guidance is None:
+def with_sampling(
+    system: "Separator | Editor", steps: int | None, guidance: float | None, t_start: float | None = None
+) -> "Separator | Editor":
+    """A system with other settings, or as it is where none is given; refuses them where a system does not sample."""
+    given = {
+        "--steps": ("n_steps", steps),
+        "--guidance": ("guidance_scale", guidance),
+        "--t-start": ("t_start", t_start),
+    }
+    changes = {option: change for option, change in given.items() if change[1] is not None}
+    if not changes:
         return system
     if not hasattr(system, "with_sampling"):
-        option = "--steps" if steps is not None else "--guidance"
-        raise ValueError(f"{option} is for systems that sample, {system.name} does not: leave it out")
-    return system.with_sampling(n_steps=steps, guidance_scale=guidance)
+        raise ValueError(f"{next(iter(changes))} is for systems that sample, {system.name} does not: leave it out")
+    return system.with_sampling(**dict(changes.values()))
+
+
+def whole_numbers(text: str, *, name: str) -> list[int]:
+    """Numbers of an option that takes several, "1,2,3"."""
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isdecimal() for word in words):
+        raise ValueError(f"{name} takes whole numbers with commas between them, such as 1,2,3, got {text!r}")
+    return [int(word) for word in words]

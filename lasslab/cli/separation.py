@@ -34,7 +34,7 @@ def separate(
     from lasslab.models.text import check_query
     from lasslab.signal.audio import scan_audio
     from lasslab.systems.separation import load_separator
-    from lasslab.systems.streaming import separate_file
+    from lasslab.systems.streaming import process_file
 
     check_query(query)
     check_output(output, audio)
@@ -43,7 +43,7 @@ def separate(
         raise ValueError(f"{audio} is silent from start to end, there is nothing to separate: check the recording")
     separator = with_sampling(load_separator(system, device=device), steps, guidance)
     generator = torch.Generator().manual_seed(seed)
-    written = separate_file(separator, audio, output, query, generator=generator, scan=scan, progress=is_terminal())
+    written = process_file(separator, audio, output, query, generator=generator, scan=scan, progress=is_terminal())
     level = f"{written.level_db:.1f} dB of the recording's level"
     seconds = written.n_samples / written.sample_rate
     typer.echo(f"{output}: {seconds:.2f} s, {written.sample_rate} Hz, {level} ({separator.name})")

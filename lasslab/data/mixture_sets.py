@@ -5,8 +5,6 @@ Notebook 03.
 
 import functools
 import math
-import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +19,7 @@ from lasslab.data.mixtures import ManyMixture, cosine_similarity, mix_at_lufs, m
 from lasslab.data.pairs import Pair, write_pairs
 from lasslab.data.protocols import Protocol
 from lasslab.signal.audio import SAMPLE_RATE, fit_length, save_audio
-from lasslab.signal.files import write_json
+from lasslab.signal.files import new_folder, write_json
 from lasslab.signal.spectral import stft
 
 KEPT_CLIPS = 64  # in memory at a time while a set is drawn or written: a minute of sound is 4 MB
@@ -271,31 +269,6 @@ def similarity(mixture: ManyMixture) -> float:
     return cosine_similarity(*spectra).item()
 
 
-def check_new_folder(folder: str | Path) -> Path:
-    """Refuse a folder that cannot be made, or that holds something.
-
-    Args:
-        folder: the folder to make.
-
-    Returns:
-        Its path.
-
-    Raises:
-        ValueError: it is a file or not empty, or the folder around it is missing or cannot be written.
-    """
-    folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file: give the name of a folder to make")
-    if folder.is_dir() and any(folder.iterdir()):
-        raise ValueError(f"{folder} is not empty: choose another folder, so that nothing is lost")
-    parent = folder.resolve().parent
-    if not parent.is_dir():
-        raise ValueError(f"{folder}: the folder {parent} does not exist, make it first")
-    if not os.access(parent, os.W_OK):
-        raise ValueError(f"{folder}: the folder {parent} cannot be written, choose another")
-    return folder
-
-
 def write_mixtures(
     folder: str | Path,
     rows: Sequence[MixtureRow],
@@ -324,16 +297,8 @@ def write_mixtures(
     Raises:
         ValueError: when the folder cannot be made or a row cannot be mixed.
     """
-    folder = check_new_folder(folder)
-    temporary = folder.resolve().with_name(f".{folder.resolve().name}.{os.getpid()}.tmp")
-    temporary.mkdir()
-    try:
+    with new_folder(folder) as temporary:
         _write_into(temporary, rows, about, with_mixtures, progress)
-        if folder.is_dir():
-            folder.rmdir()
-        os.replace(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _write_into(

@@ -153,7 +153,7 @@ def _probabilities(
     progress: Callable[[Iterable[Clip]], Iterable[Clip]],
 ) -> list[dict[str, float]]:
     """Label -> probability of each clip, as far as it is worth keeping."""
-    known = _Cache(None if cache is None else Path(cache), tagger)
+    known = ClipCache(None if cache is None else Path(cache), tagger)
     found: dict[int, dict[str, float]] = {}
     waiting: list[tuple[int, str, Tensor]] = []
 
@@ -175,7 +175,7 @@ def _probabilities(
             if (answer := known.find(key)) is not None:
                 found[number] = answer
                 continue
-            waveform = _load(clip) if waveform is None else waveform
+            waveform = load_clip(clip) if waveform is None else waveform
             if bool(waveform.any()):
                 waiting.append((number, key, waveform))
             else:
@@ -188,11 +188,12 @@ def _probabilities(
     return [found[number] for number in range(len(clips))]
 
 
-def _load(clip: Clip) -> Tensor:
+def load_clip(clip: Clip) -> Tensor:
+    """The samples of a clip; an error names it."""
     try:
         return clip.load()
     except ValueError as error:
-        raise ValueError(f"clip {clip.source} cannot be tagged: {error}") from error
+        raise ValueError(f"clip {clip.source} cannot be listened to: {error}") from error
 
 
 def _ask(tagger: Tagger, waveforms: Tensor, clips: Sequence[Clip]) -> list[dict[str, float]]:
@@ -214,11 +215,12 @@ def _ask(tagger: Tagger, waveforms: Tensor, clips: Sequence[Clip]) -> list[dict[
     ]
 
 
-class _Cache:
-    """Probabilities on disk, by what is in a recording, and never by its name alone.
+class ClipCache:
+    """What was heard, on disk, by what is in a recording, and never by its name alone.
 
-    A file's content is hashed once, and again when its size or time of change is another: reading a corpus to find out
-    that nothing has changed would cost as much as half of the tagging.
+    A tagger's probabilities here, similarities of sound and caption in `lasslab.data.similarity`. A file's content is
+    hashed once, and again when its size or time of change is another: reading a corpus to find out that nothing has
+    changed would cost as much as half of the tagging.
     """
 
     def __init__(self, folder: Path | None, tagger: Tagger) -> None:
@@ -244,7 +246,7 @@ class _Cache:
     def identify(self, clip: Clip) -> tuple[str, Tensor | None]:
         """Key of what is heard, and the samples where they had to be made for it."""
         if clip.path is None:
-            waveform = _load(clip)
+            waveform = load_clip(clip)
             return hashlib.sha256(waveform.contiguous().numpy().tobytes()).hexdigest(), waveform
         length = "" if clip.max_seconds is None else f" {clip.max_seconds:g} s"
         return self._hash_file(clip) + length, None
@@ -259,7 +261,7 @@ class _Cache:
             with clip.path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
-            raise ValueError(f"clip {clip.source} cannot be tagged: {clip.path}: {error.strerror}") from error
+            raise ValueError(f"clip {clip.source} cannot be listened to: {clip.path}: {error.strerror}") from error
         self.content["files"][name] = [*stamp, digest]
         self.unsaved += 1
         return digest

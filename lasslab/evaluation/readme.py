@@ -3,8 +3,7 @@
     python -m lasslab.evaluation.readme README.md --reports DIR [--check]
 
 Between `<!-- table: NAME -->` and `<!-- end table -->`, each on a line of its own, stands what `NAME.json` in DIR says:
-a file that `lasslab evaluate separation` or `lasslab evaluate wording` wrote with `--json`. What follows the name
-chooses:
+a file that `lasslab evaluate separation`, `editing` or `wording` wrote with `--json`. What follows the name chooses:
 
     <!-- table: fold4 -->                       scores with floors and ceiling, or what free wording and absence cost
     <!-- table: fold4, by class -->             the breakdown by class; also `by snr`
@@ -13,6 +12,8 @@ chooses:
                                                 reports on the same pairs and in the same embedding
     <!-- table: fold4, generative differences -->  paired differences of the embedding metrics, to the mixture too
     <!-- table: steps, by steps -->             quality and seconds of systems that sample, against the number of steps
+    <!-- table: edits -->                       editors between floor and ceiling; also of several reports on the same
+                                                edits; and `edits, by task`, `absent`, `differences`, `by steps`
     <!-- table: unfiltered filtered -->         two lists beside one another; wording reports: one row for each system
 
 Markers inside a code fence are left alone. The file is written whole or not at all; `--check` writes nothing and exits
@@ -23,16 +24,26 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from lasslab.evaluation import embedding_tables, tables
+from lasslab.evaluation import editing_tables, embedding_tables, tables
 from lasslab.signal.files import write_text
 
 START = re.compile(r"<!--\s*table:\s*(?P<names>[^,]+?)\s*(?:,\s*(?P<view>[^,]+?)\s*)?-->")
 END = re.compile(r"<!--\s*end table\s*-->")
-VIEWS = (None, "by class", "by snr", "differences", "generative", "generative differences", "by steps")
+VIEWS = (
+    None,
+    "by class",
+    "by snr",
+    "differences",
+    "generative",
+    "generative differences",
+    "by steps",
+    "by task",
+    "absent",
+)
 
 
 def fill_tables(text: str, reports: Path, *, where: str = "text") -> tuple[str, int]:
@@ -100,12 +111,16 @@ def make_table(names: Sequence[str], view: str | None, reports: Path) -> str:
     found = {name: _read(reports / f"{name}.json") for name in names}
     if len({kind for kind, _, _ in found.values()}) > 1:
         raise ValueError(f"{' and '.join(names)} are reports of different kinds: give each a table of its own")
-    if len(found) > 1 and view not in (None, "generative", "by steps"):
-        raise ValueError(f"{view} shows one report, got {', '.join(names)}")
     kind, first, differences = next(iter(found.values()))
+    if len(found) > 1 and view not in (None, "generative", "by steps") and kind != "editing":
+        raise ValueError(f"{view} shows one report, got {', '.join(names)}")
     every = [report for _, group, _ in found.values() for report in group]
     if kind == "wording":
         return _wording_table(every, view)
+    if kind == "editing":
+        return _editing_table(every, differences if len(found) == 1 else [], view)
+    if view in ("by task", "absent"):
+        raise ValueError(f"{view} is of editors, {names[0]}.json is a report of separators")
     if view in ("generative", "generative differences", "by steps"):
         return _generative_table(every, differences, view)
     if view == "differences":
@@ -141,6 +156,23 @@ def _generative_table(reports: Sequence[dict[str, Any]], differences: Sequence[d
     return "\n\n".join([*blocks, _source(reports)])
 
 
+def _editing_table(reports: Sequence[dict[str, Any]], differences: Sequence[dict[str, Any]], view: str | None) -> str:
+    editing_tables.check_alike(reports)
+    views: dict[str | None, Callable[[], list[str]]] = {
+        None: lambda: [editing_tables.overall(reports).markdown(), " ".join(editing_tables.notes(reports))],
+        "by task": lambda: editing_tables.by_task(reports, markdown=True),
+        "absent": lambda: editing_tables.absent(reports, markdown=True),
+        "by steps": lambda: [editing_tables.by_steps(reports).markdown()],
+        "differences": lambda: [editing_tables.paired(reports, differences, width=100).markdown()],
+    }
+    if view not in views:
+        raise ValueError(f"a report of editors has no table {view!r}: use {', '.join(name for name in views if name)}")
+    blocks = views[view]()
+    if not blocks:
+        raise ValueError("the list has no removals of a sound that is not there: draw it with --absent")
+    return "\n\n".join([f"{editing_tables.title(reports)}.", *blocks, _source(reports)])
+
+
 def _wording_table(reports: Sequence[dict[str, Any]], view: str | None) -> str:
     if view is None:
         heading = reports[0]["heading"].partition(";")[0]
@@ -163,7 +195,7 @@ def _source(reports: Sequence[dict[str, Any]]) -> str:
 
 
 def _read(path: Path) -> tuple[str, list[dict[str, Any]], list[dict[str, Any]]]:
-    """Kind of a report file ("separation" or "wording"), its systems, and their differences."""
+    """Kind of a report file ("separation", "editing" or "wording"), its systems, and their differences."""
     if not path.is_file():
         there = ", ".join(sorted(found.stem for found in path.parent.glob("*.json"))) or "none"
         raise ValueError(f"there is no report {path}: write it with `lasslab evaluate ... --json` (there: {there})")
@@ -173,7 +205,12 @@ def _read(path: Path) -> tuple[str, list[dict[str, Any]], list[dict[str, Any]]]:
         raise ValueError(f"{path} is not JSON ({error}): write it again") from error
     content = content if isinstance(content, dict) else {}
     reports = content.get("reports", [content])
-    for kind, keys in (("separation", {"floors", "breakdown", "heading"}), ("wording", {"paraphrases", "absence"})):
+    kinds = {
+        "separation": {"floors", "breakdown", "heading"},
+        "editing": {"floors", "by_task", "heading"},
+        "wording": {"paraphrases", "absence"},
+    }
+    for kind, keys in kinds.items():
         if reports and all(isinstance(report, dict) and keys <= report.keys() for report in reports):
             return kind, reports, content.get("differences", [])
     raise ValueError(f"{path} is no report of this version: write it again with `lasslab evaluate ... --json`")

@@ -1,9 +1,11 @@
-"""Writing files whole or not at all."""
+"""Writing files, and folders of them, whole or not at all."""
 
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,3 +40,53 @@ def write_json(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None
         ValueError: a number in it is NaN or infinite, which JSON cannot hold.
     """
     write_text(path, json.dumps(content, indent=2, allow_nan=False, default=dataclasses.asdict) + "\n")
+
+
+def check_new_folder(folder: str | Path) -> Path:
+    """Refuse a folder that cannot be made, or that holds something.
+
+    Args:
+        folder: the folder to make.
+
+    Returns:
+        Its path.
+
+    Raises:
+        ValueError: it is a file or not empty, or the folder around it is missing or cannot be written.
+    """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file: give the name of a folder to make")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise ValueError(f"{folder} is not empty: choose another folder, so that nothing is lost")
+    parent = folder.resolve().parent
+    if not parent.is_dir():
+        raise ValueError(f"{folder}: the folder {parent} does not exist, make it first")
+    if not os.access(parent, os.W_OK):
+        raise ValueError(f"{folder}: the folder {parent} cannot be written, choose another")
+    return folder
+
+
+@contextmanager
+def new_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
+    """A folder that appears when it is complete: filled beside its place under another name, then renamed.
+
+    Args:
+        folder: to make; it may exist and be empty.
+
+    Yields:
+        Path: Where to write meanwhile. On any failure it is removed.
+
+    Raises:
+        ValueError: see `check_new_folder`.
+    """
+    folder = check_new_folder(folder)
+    temporary = folder.resolve().with_name(f".{folder.resolve().name}.{os.getpid()}.tmp")
+    temporary.mkdir()
+    try:
+        yield temporary
+        if folder.is_dir():
+            folder.rmdir()
+        os.replace(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -1,6 +1,6 @@
-"""Long recordings: overlap-add around any separator, in memory that does not grow with the length.
+"""Long recordings: overlap-add around any separator or editor, in memory that does not grow with the length.
 
-The recording is cut into windows, each is separated by itself, and neighbours are cross-faded where they overlap. A
+The recording is cut into windows, each is processed by itself, and neighbours are cross-faded where they overlap. A
 recording that fits into one window is one call of the system and nothing else. Windows begin hop = window - 2
 context - overlap apart:
 
@@ -21,9 +21,9 @@ Why these lengths, measured with the first resunetpp-lab on minute-long mixtures
 - Window. 5, 10, 20 and 30 s: SI-SDR 4.98, 5.26, 5.27 and 5.22 dB. With 10 s, memory is flat from ten seconds on.
 - Context. The difference of two neighbours in their overlap is -15.6 dB of the mixture in the median without context,
   -22.9 dB with 0.1 s, -24.6 dB with 0.5 s.
-- Systems that make a sound anew (FlowSep) would make another one in every window, and a cross-fade of two is heard.
-  They say `any_length`, are handed the whole recording, and let their own windows agree at every step; the recording
-  is in memory then, 11 MB a minute and channel at 44.1 kHz.
+- Systems that make a sound anew (FlowSep, every editor) would make another one in every window, and a cross-fade of two
+  is heard. They say `any_length`, are handed the whole recording, and let their own windows agree at every step; the
+  recording is in memory then, 11 MB a minute and channel at 44.1 kHz.
 - Resampling. Windows of noise resampled to 16 kHz and back one by one differ from the whole by -127 dB without
   context and by -130 dB, which is rounding, from 10 ms on. `soxr.ResampleStream` would give the whole's samples
   bit for bit, but every system would then get 16 kHz, also one that keeps what lies above 8 kHz.
@@ -46,7 +46,7 @@ WINDOW, OVERLAP, CONTEXT = 10.0, 1.0, 0.5  # seconds; the hop is 8 s
 
 @dataclass(frozen=True)
 class Streaming:
-    """A separator for recordings of any length, made from one for clips.
+    """A system for recordings of any length, made from one for clips.
 
     With window starts s_i = i hop and cross-fades that begin at f_i = s_i + context, window i has the weight
 
@@ -68,7 +68,7 @@ class Streaming:
       the same numbers and a sampler's character does not change from one to the next.
 
     Args:
-        system: any separator; it must need nothing but waveform and query, as an oracle does.
+        system: any separator or editor; it must need nothing but waveform and words, as an oracle does.
         window: length of a window, seconds.
         overlap: length of a cross-fade, seconds; 0 cuts hard.
         context: heard and thrown away at either side of a window, seconds.
@@ -103,11 +103,11 @@ class Streaming:
         sample_rate: int = SAMPLE_RATE,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Separate one recording that is in memory.
+        """Separate or edit one recording that is in memory.
 
         Args:
             waveform: mixture, shape (T,) or (C, T).
-            query: what to keep, in words.
+            query: what to keep, or what to change, in words.
             sample_rate: Hz.
             generator: for systems that draw random numbers.
 
@@ -132,11 +132,11 @@ class Streaming:
         sample_rate: int = SAMPLE_RATE,
         generator: torch.Generator | None = None,
     ) -> Iterator[Tensor]:
-        """Separate a stream.
+        """Separate or edit a stream.
 
         Args:
             blocks: the mixture, piece by piece: shape (..., n), any n.
-            query: what to keep, in words.
+            query: what to keep, or what to change, in words.
             sample_rate: Hz.
             generator: for systems that draw random numbers.
 
@@ -164,7 +164,7 @@ class Streaming:
         start = None if generator is None else generator.get_state()
         first = True
 
-        def separate(window: Tensor) -> Tensor:
+        def ask(window: Tensor) -> Tensor:
             nonlocal first
             if not first and not window.any():
                 return torch.zeros_like(window)
@@ -173,7 +173,7 @@ class Streaming:
                 generator.set_state(start)
             return self.system(window, query, sample_rate=sample_rate, generator=generator)
 
-        return separate
+        return ask
 
 
 @dataclass(frozen=True)
@@ -211,7 +211,7 @@ def overlap_add(
         raise ValueError(f"windows of {n_window} cannot overlap by {n_overlap} inside contexts of {n_context} samples")
     rest = iter(blocks)
     if (buffer := next(rest, None)) is None:
-        raise ValueError("there is nothing to separate: the stream has no block")
+        raise ValueError("there is nothing to process: the stream has no block")
     fade_in = cross_fade(n_overlap).to(buffer)
     start = 0  # of the window, in the buffer; before it lies the hop that the last window may need again
     held = None  # of the window before: its side of the cross-fade
@@ -256,8 +256,8 @@ def cross_fade(n: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class SeparatedFile:
-    """What `separate_file` wrote.
+class ProcessedFile:
+    """What `process_file` wrote.
 
     Attributes:
         n_samples: T.
@@ -272,7 +272,7 @@ class SeparatedFile:
     level_db: float
 
 
-def separate_file(
+def process_file(
     system: Separator,
     source: str | os.PathLike[str],
     destination: str | os.PathLike[str],
@@ -284,14 +284,14 @@ def separate_file(
     generator: torch.Generator | None = None,
     scan: AudioScan | None = None,
     progress: bool = False,
-) -> SeparatedFile:
-    """Separate a sound file into another, reading and writing as it goes.
+) -> ProcessedFile:
+    """Separate or edit a sound file into another, reading and writing as it goes.
 
     Args:
-        system: any separator.
+        system: any separator or editor.
         source: WAV, FLAC, OGG or MP3 file.
         destination: file to write; the suffix decides the format, see `save_audio`. It appears when it is complete.
-        query: what to keep, in words.
+        query: what to keep, or what to change, in words.
         window: see `Streaming`.
         overlap: see `Streaming`.
         context: see `Streaming`.
@@ -319,12 +319,12 @@ def separate_file(
     pieces = _Meter(streaming.stream(blocks, query, sample_rate=rate, generator=generator), scan, progress)
     save_blocks(destination, pieces, sample_rate=rate, n_channels=scan.n_channels, n_samples=scan.n_samples)
     kept = math.sqrt(pieces.energy / (scan.n_samples * scan.n_channels)) / max(scan.rms, 1e-12)
-    return SeparatedFile(pieces.n_samples, rate, scan.n_channels, 20 * math.log10(max(kept, 1e-6)))
+    return ProcessedFile(pieces.n_samples, rate, scan.n_channels, 20 * math.log10(max(kept, 1e-6)))
 
 
 @dataclass(frozen=True)
 class _Named:
-    """A separator whose refusals name the file."""
+    """A system whose refusals name the file."""
 
     system: Separator
     source: Path

@@ -20,7 +20,7 @@ from lasslab.evaluation.metrics import sdr
 from lasslab.models.text import TextEmbedding
 from lasslab.signal.audio import load_audio, read_audio, save_audio, save_blocks, scan_audio
 from lasslab.systems.separation import ConstantGain, MaskSeparator, MixtureAsEstimate, Silence, load_separator
-from lasslab.systems.streaming import CONTEXT, OVERLAP, WINDOW, Streaming, cross_fade, overlap_add, separate_file
+from lasslab.systems.streaming import CONTEXT, OVERLAP, WINDOW, Streaming, cross_fade, overlap_add, process_file
 
 RATE = 8000  # of most recordings here
 
@@ -406,7 +406,7 @@ def test_a_file_is_separated_as_its_samples_are(tmp_path, recording, suffix):
     source = tmp_path / f"source{suffix}"
     save_audio(source, waveform, sample_rate=rate)
     system = masking(Louder())
-    written = separate_file(system, source, tmp_path / f"out{suffix}", "a dog", **SHORT)
+    written = process_file(system, source, tmp_path / f"out{suffix}", "a dog", **SHORT)
     inside = read_audio(source)[0]
     expected = Streaming(system, *SHORT.values())(inside, "a dog", sample_rate=rate)
     save_audio(tmp_path / f"expected{suffix}", expected, sample_rate=rate)
@@ -422,13 +422,13 @@ def test_a_file_is_separated_as_its_samples_are(tmp_path, recording, suffix):
 def test_a_file_of_one_window_is_one_direct_call(tmp_path, recording):
     waveform, rate = read_audio(recording)
     system = masking(Louder())
-    separate_file(system, recording, tmp_path / "out.wav", "a dog")
+    process_file(system, recording, tmp_path / "out.wav", "a dog")
     assert torch.equal(read_audio(tmp_path / "out.wav")[0], system(waveform, "a dog", sample_rate=rate))
 
 
 def test_a_silent_file_gives_a_silent_file(tmp_path):
     save_audio(tmp_path / "silent.wav", torch.zeros(3 * RATE), sample_rate=RATE)
-    written = separate_file(masking(Louder()), tmp_path / "silent.wav", tmp_path / "out.flac", "a dog", **SHORT)
+    written = process_file(masking(Louder()), tmp_path / "silent.wav", tmp_path / "out.flac", "a dog", **SHORT)
     assert written.level_db == -120 and not read_audio(tmp_path / "out.flac")[0].any()
 
 
@@ -453,7 +453,7 @@ def test_a_run_that_ends_half_way_leaves_what_was_there(tmp_path, recording, err
         destination.write_bytes(existing)
     before = sorted(tmp_path.iterdir())
     with pytest.raises(type(error)) as caught:
-        separate_file(failing(error), recording, destination, "a dog", **SHORT)
+        process_file(failing(error), recording, destination, "a dog", **SHORT)
     assert sorted(tmp_path.iterdir()) == before
     assert not existing or destination.read_bytes() == existing
     if isinstance(error, ValueError):
@@ -463,9 +463,9 @@ def test_a_run_that_ends_half_way_leaves_what_was_there(tmp_path, recording, err
 def test_clipping_is_found_when_it_comes(tmp_path, recording):
     louder = Heard(lambda window, _: 6 * window)
     with pytest.raises(ValueError, match=r"out\.flac would clip, its peak is \d\.\d+ of 1.*: .*save as \.wav"):
-        separate_file(louder, recording, tmp_path / "out.flac", "a dog", **SHORT)
+        process_file(louder, recording, tmp_path / "out.flac", "a dog", **SHORT)
     assert [path.name for path in tmp_path.iterdir()] == ["recording.wav"]
-    separate_file(louder, recording, tmp_path / "out.wav", "a dog", **SHORT)
+    process_file(louder, recording, tmp_path / "out.wav", "a dog", **SHORT)
     assert read_audio(tmp_path / "out.wav")[0].abs().max() > 1
 
 
@@ -475,13 +475,13 @@ def test_a_broken_sample_late_in_the_file_is_found_before_any_work(tmp_path):
     soundfile.write(tmp_path / "nan.wav", samples, RATE, "FLOAT")
     system = Heard()
     with pytest.raises(ValueError, match=r"nan\.wav has NaN or infinite samples"):
-        separate_file(system, tmp_path / "nan.wav", tmp_path / "out.wav", "a dog", **SHORT)
+        process_file(system, tmp_path / "nan.wav", tmp_path / "out.wav", "a dog", **SHORT)
     assert not system.windows and not (tmp_path / "out.wav").exists()
 
 
 def test_source_and_destination_must_differ(tmp_path, recording):
     with pytest.raises(ValueError, match="is the input itself"):
-        separate_file(MixtureAsEstimate(), recording, tmp_path / "." / recording.name, "a dog")
+        process_file(MixtureAsEstimate(), recording, tmp_path / "." / recording.name, "a dog")
 
 
 # --- the command

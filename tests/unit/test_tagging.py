@@ -266,9 +266,9 @@ def test_impossible_arguments(clips, folder, tmp_path):
         assert "\n" not in str(error.value)
     (folder / "broken.wav").write_bytes(b"not audio")
     broken = replace(clips[0], path=folder / "broken.wav")
-    with pytest.raises(ValueError, match=r"clip captions/a cannot be tagged: .*broken\.wav"):
+    with pytest.raises(ValueError, match=r"clip captions/a cannot be listened to: .*broken\.wav"):
         tag_clips([broken], ToneTagger())
-    with pytest.raises(ValueError, match=r"clip captions/a cannot be tagged: .*gone\.wav"):
+    with pytest.raises(ValueError, match=r"clip captions/a cannot be listened to: .*gone\.wav"):
         tag_clips([replace(broken, path=folder / "gone.wav")], ToneTagger(), cache=tmp_path)
 
 
