@@ -11,7 +11,17 @@ A clip with several captions has their mean. The paper asks it of each finished 
 of the clips that a pair is made of, once and for all, so that an item stays a function of its number alone.
 
 **The threshold belongs to the embedding.** 0.35 was chosen for Microsoft's CLAP. clap-lab's cosines have another scale:
-FIGURES
+on ESC-10 fold 4 (80 clips) they are 0.80 in the median with a clip's own captions and 0.10 with those of another class.
+What a threshold keeps, there:
+
+    threshold                               0.2    0.35   0.5    0.6    0.7    0.75
+    clips with their own captions          100 %  100 %   99 %   96 %   90 %   79 %
+    clips with those of another class       41 %   25 %   10 %    4 %    1 %    1 %
+
+So 0.35 keeps every clip of a corpus whose labels are right, and would let a quarter of the wrong ones through; with
+clap-lab, 0.6 is the filter that 0.35 was meant to be. clap-lab has heard ESC-10's captions in training: on words that
+it does not know its cosines are lower.
+
 Notebook 14.
 """
 
