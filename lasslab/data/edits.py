@@ -197,6 +197,7 @@ class EditDataset(Dataset):
         self.single_probability = single / single.sum()
         self.n, self.most_base_clips, self.level_db, self.absent = n, most_base_clips, level_db, absent
         self.seed = seed
+        self._latest: tuple[int, Any] = -1, None
 
     def settings(self) -> dict[str, Any]:
         """What decides the items beside the clips and how pieces of them are cut, as plain values."""
@@ -215,7 +216,10 @@ class EditDataset(Dataset):
         if not 0 <= index < self.n:
             raise IndexError(index)
         group, number = divmod(int(index), len(SIX_EDITS))
-        sounds, words, labels, base_words, present = self._group(group)
+        if self._latest[0] != group:  # the other five of a group are usually asked for next
+            self._latest = group, self._group(group)
+        drawn, words, named_labels, base_words, present = self._latest[1]
+        sounds, labels = dict(drawn), dict(named_labels)
         task, goes, comes = SIX_EDITS[number]
         random = np.random.default_rng([self.seed, group, 1 + number])
         silence = torch.zeros_like(sounds["base"])

@@ -3,8 +3,10 @@
     loss = mean |x - x(z)| / s + beta mean_c max(KL_c, free)                                                     (1)
 
 with x the log-mel in nats, s its scale inside the network, and KL_c that of channel c of the latent, averaged over the
-batch. The first nats of each channel cost nothing ("free bits", Kingma et al., NeurIPS 2016): without them, six of the
-eight channels of the lab's first VAE fell asleep before the decoder had learned to read them.
+batch. The first nats of each channel may cost nothing ("free bits", Kingma et al., NeurIPS 2016). Without them six of
+the eight channels of `mel-vae-lab` fell asleep before the decoder had learned to read them; with them all eight of
+`mel-vae-lab-awake` stay awake. They tell twice as much, and the sound comes back 3 % closer for it: 0.191 in place of
+0.198 nats. So the flow works in the first, which leaves it half as much to get right.
 
 An error averaged over points is least for a smooth spectrogram; where that matters more than exactness, an adversary
 that looks at patches (`loss_adversarial`) asks for the texture back, as in latent diffusion's own VAEs. The lab's has
@@ -165,7 +167,8 @@ VAE_PRESETS: dict[str, VAERecipe] = {
         save_every=30,
         picture_every=30,
     ),
-    "lab": VAERecipe(beta=0.01, free_nats=0.5),
+    "lab": VAERecipe(),
+    "lab_awake": VAERecipe(beta=0.01, free_nats=0.5),
     # AudioLDM's layout trained anew: 10.24 s, its learning rate; a GPU's work
     "full": VAERecipe(
         size="full",

@@ -30,6 +30,7 @@ from lasslab.training.card_parts import (
 from lasslab.training.runs import recipe_from
 
 DECIBEL = 8.685889638  # of one nat of magnitude
+AWAKE = 0.1  # nats that a channel tells at least
 
 
 @torch.no_grad()
@@ -42,11 +43,12 @@ def measure(vae: MelVAE, batches: Sequence[dict]) -> dict[str, float]:
 
     Returns:
         "error" in nats of the log-mel; "error_audible" the same over the points within 60 dB of each sound's loudest;
-        "kl" in nats for each number of the latent; "mean" and "deviation" of the scaled latents; "n" sounds.
+        "kl" in nats for each number of the latent; "awake", the number of channels that tell more than `AWAKE`;
+        "mean" and "deviation" of the scaled latents; "n" sounds.
     """
     sounds = torch.cat([Autoencoding().sounds(batch) for batch in batches])
     log_mels = log_mel_spectrogram(sounds, vae.mel)
-    errors, audible, kl, latents = [], [], [], []
+    errors, audible, kl, channels, latents = [], [], [], [], []
     for log_mel in log_mels.split(4):
         posterior = vae.posterior(log_mel)
         latent = posterior.mean * vae.config.scaling_factor
@@ -55,12 +57,14 @@ def measure(vae: MelVAE, batches: Sequence[dict]) -> dict[str, float]:
         errors.append(error.mean(dim=(1, 2)))
         audible.append((error * heard).sum(dim=(1, 2)) / heard.sum(dim=(1, 2)))
         kl.append(posterior.kl())
+        channels.append(posterior.channel_kl())
         latents.append(latent)
     scaled = torch.cat(latents)
     figures = {"error": torch.cat(errors), "error_audible": torch.cat(audible), "kl": torch.cat(kl)}
     return {name: values.mean().item() for name, values in figures.items()} | {
         "mean": scaled.mean().item(),
         "deviation": scaled.std().item(),
+        "awake": int((torch.cat(channels).mean(0) > AWAKE).sum()),
         "n": len(sounds),
     }
 
@@ -109,7 +113,7 @@ def vae_card(name: str, config: dict[str, Any], figures: dict[str, float], *, va
         f"A mel VAE ({n_parameters / 1e6:.2f} M parameters, {config['recipe']['size']} size): log-mel spectrograms of"
         f" {mel.n_mels} bands at {mel.sample_rate / mel.hop_length:g} frames a second become latents of"
         f" {size.latent_channels} channels, {REDUCTION} times smaller on both axes, and come back. The flow and the"
-        " diffusion of this project work in its latents. Weights are float16.",
+        " diffusion of this project work in such latents. Weights are float16.",
         "",
         "```python",
         "from lasslab.models.vae import load_vae",
@@ -138,6 +142,7 @@ def vae_card(name: str, config: dict[str, Any], figures: dict[str, float], *, va
         f"| within 60 dB of the loudest point | {figures['error_audible']:.3f} nats ="
         f" {figures['error_audible'] * DECIBEL:.2f} dB |",
         f"| KL divergence from a standard normal | {figures['kl']:.3f} nats for each number of the latent |",
+        f"| channels that tell more than {AWAKE:g} nats | {figures['awake']} of {size.latent_channels} |",
         f"| scaling factor | {size.scaling_factor:g} |",
         f"| scaled latents, mean and deviation | {figures['mean']:.3f} and {figures['deviation']:.3f} |",
         "",
