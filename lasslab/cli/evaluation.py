@@ -47,9 +47,7 @@ Embedding = Annotated[
 ManySteps = Annotated[
     list[int] | None, typer.Option("--steps", help="Steps of the generative systems; repeat it for a row each.")
 ]
-First = Annotated[
-    int | None, typer.Option(min=1, help="Only so many rows of the list, from its start: many steps take long.")
-]
+First = Annotated[int | None, typer.Option(help="Only so many rows of the list, from its start: many steps take long.")]
 Markdown = Annotated[bool, typer.Option("--markdown", help="Print Markdown.")]
 
 
@@ -89,7 +87,8 @@ def evaluate_separation(
         check_output(json, pairs)
     if pictures is not None:
         check_folder(pictures)
-    listed = read_pairs(pairs, audio)[:first]
+    every = read_pairs(pairs, audio)
+    listed = _take(every, first)
     loaded = _sampled(_load(system, device), steps, guidance)
     systems = list(loaded.values())
     ceilings = list(_load(ceiling, device, option="--ceiling").values()) if ceiling else []
@@ -106,7 +105,7 @@ def evaluate_separation(
         batch_size=batch_size,
         progress=is_terminal(),
     )
-    _say_stem_matches(pairs, listed, err=markdown)
+    _say_stem_matches(pairs, every, err=markdown)
     typer.echo(found.table(markdown=markdown, by=by or ()))
     if json is not None:
         found.save(json)
@@ -146,7 +145,7 @@ def evaluate_editing(
 
     if json is not None:
         check_output(json, triplets)
-    listed = read_triplets(triplets, audio)[:first]
+    listed = _take(read_triplets(triplets, audio), first)
     loaded = _sampled(_load(system, device, load=load_editor, default=DEFAULT_EDITOR), steps, guidance, t_start)
     with_codec = any(hasattr(each, "codec") for each in loaded.values())
     found = evaluate_editing(
@@ -208,6 +207,13 @@ def evaluate_wording(
     if json is not None:
         save_reports(json, reports)
         typer.echo(f"wrote {json}", err=markdown)
+
+
+def _take(listed: list, first: int | None) -> list:
+    """The first rows of a list, or all of it."""
+    if first is not None and first < 1:
+        raise ValueError(f"--first must be at least 1, got {first}: leave it out for the whole list")
+    return listed[:first]
 
 
 def _say_stem_matches(path: Path, listed: list["Pair"], *, err: bool) -> None:

@@ -83,6 +83,10 @@ def test_embeddings_and_ceilings(refused, pairs, audio):
     refused(*evaluate("separation", pairs, audio, "--batch-size", 0), words=["batch_size >= 1", "0"])
 
 
+def test_a_part_of_the_list(refused, pairs, audio):
+    refused(*evaluate("separation", pairs, audio, "--first", 0), words=["--first must be at least 1", "leave it out"])
+
+
 def test_more_absence_than_there_is(refused, pairs, audio):
     refused(*evaluate("wording", pairs, audio, "--absent", 7), words=["7 cases", "gives 6", "6 of 6 pairs"])
     refused(*evaluate("wording", pairs, audio, "--absent", 0), words=["at least one case", "0"])
@@ -106,6 +110,18 @@ def test_several_systems_one_table(lasslab, pairs, audio, tmp_path):
     assert "mixture - silence" in out and "SDRi by caption (the list names no classes)" in out
     assert out.count("oracle ratio mask") == 1 and max(map(len, out.splitlines()[:-1])) <= 100
     assert [each["system"] for each in json.loads(report.read_text())["reports"]] == ["mixture", "silence"]
+
+
+def test_the_first_pairs_alone(lasslab, pairs, audio, tmp_path):
+    published = tmp_path / "published.csv"
+    published.write_text(pairs.read_text().replace(".ogg", ".wav"))
+    report = tmp_path / "report.json"
+    code, out, err = lasslab(*evaluate("separation", published, audio, "--first", 2, "--json", report))
+    assert (code, err) == (0, "")
+    assert "3 of 3 files matched by stem" in out and "2 pairs of published.csv" in out
+    assert [item["idx"] for item in json.loads(report.read_text())["per_item"]] == ["0", "1"]
+    code, out, err = lasslab(*evaluate("separation", pairs, audio, "--first", 100))
+    assert code == 0 and "6 pairs of" in out, "more than there are is all"
 
 
 def test_the_embedding_is_clap_lab_unless_said_otherwise(lasslab, pairs, audio, tmp_path):
