@@ -1,6 +1,7 @@
 """Fixtures that several files of tests use: the command line through its own entry point."""
 
 import pytest
+import torch
 
 from lasslab import cli
 
@@ -20,6 +21,23 @@ def lasslab(monkeypatch, capsys):
         return code, captured.out, captured.err
 
     return run
+
+
+@pytest.fixture(scope="session")
+def tiny_editor(tmp_path_factory):
+    """Folder of an untrained editor of the smallest size, with a VAE as small and Griffin-Lim."""
+    from lasslab.models.checkpoints import save_network
+    from lasslab.models.vae import MelVAE, VAEConfig
+    from lasslab.models.velocity import VelocityConfig, VelocityNetwork
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("editor")
+    space = VAEConfig(channels=(4, 8), latent_channels=2)
+    sizes = VelocityConfig(channels=(8, 16), attention=(False, True), head_width=8, latent_channels=2, text_dim=384)
+    vae = save_network(folder / "vae", MelVAE(space), {"system": "vae", "network": space})
+    settings = {"vae": str(vae), "vocoder": "griffin-lim", "window_seconds": 1.28, "n_steps": 2, "adapter": False}
+    config = {"system": "flow-editor", "network": sizes, **settings}
+    return save_network(folder / "tiny", VelocityNetwork(sizes), config)
 
 
 @pytest.fixture

@@ -29,9 +29,11 @@ original, and the floor F = max O - 60 dB under which every spectrogram is cut o
 
     silent:    max(A, B) < max O - 40 dB   and   max(A, B) < max(X, F) - 20 dB                                     (4)
 
-There original and target differ by at most 0.83 dB, 20 log10(1.1), whatever the edit is. Points where nothing sounds
-count too: an editor shall not fill them. Where less than 1 % of the points are silent (steady noise as A or B covers
-all of them) there is nothing to measure: undefined, left out and counted. In nats and in dB.
+There original and target differ by at most 1.74 dB, 20 log10(1.1 / 0.9), whatever the edit is. Points where nothing
+sounds count too: an editor shall not fill them. Where less than 1 % of the points are silent (steady noise as A or B
+covers all of them) there is nothing to measure: undefined, left out and counted. In nats and in dB. Of 60 edits of
+ESC-10 fold 4 25 % have too few such points, of 60 synthesised ones 7 %; the round trip's distance there is 1.7 dB and
+2.6 dB.
 
 The original hardly differs from the target there (0.1 dB in the mean), so the scale begins at what the round trip
 costs. Notebook 14.
@@ -169,18 +171,33 @@ def preservation(
     Raises:
         ValueError: see `silent_points`.
     """
-    _check(estimate=estimate, target=target, original=original)
     silent, floor = silent_points(original=original, removed=removed, added=added, config=config)
-    distance = _distance(estimate, target, floor, config)
-    share = silent.double().mean(dim=(-2, -1))
-    found = (distance * silent).sum(dim=(-2, -1)) / silent.sum(dim=(-2, -1)).clamp(min=1)
-    return torch.where(share >= LEAST_SHARE, found, torch.nan)
+    return distance_at(silent, floor, estimate=estimate, target=target, config=config)
 
 
-def _distance(first: Tensor, second: Tensor, floor: Tensor, config: MelConfig | None) -> Tensor:
-    """|log - log| of mel spectrograms, in nats, float64, (..., M, N)."""
-    levels = [torch.maximum(mel_spectrogram(part.float(), config), floor).double().log() for part in (first, second)]
-    return (levels[0] - levels[1]).abs()
+def distance_at(
+    points: Tensor, floor: Tensor, *, estimate: Tensor, target: Tensor, config: MelConfig | None = None
+) -> Tensor:
+    """`preservation` at points that are known; `silent_points` serves all systems.
+
+    Args:
+        points: True where to compare, (..., M, N).
+        floor: F, (..., 1, 1).
+        estimate: waveforms (..., T).
+        target: (..., T).
+        config: as in `preservation`.
+
+    Returns:
+        Mean distance in nats, float64, (...); NaN for less than 1 % of the points.
+
+    Raises:
+        ValueError: shapes that differ, or unusable samples.
+    """
+    _check(estimate=estimate, target=target)
+    levels = [torch.maximum(mel_spectrogram(part.float(), config), floor).double().log() for part in (estimate, target)]
+    distance = (levels[0] - levels[1]).abs() * points
+    found = distance.sum(dim=(-2, -1)) / points.sum(dim=(-2, -1)).clamp(min=1)
+    return torch.where(points.double().mean(dim=(-2, -1)) >= LEAST_SHARE, found, torch.nan)
 
 
 def _gain(level_db: float) -> float:

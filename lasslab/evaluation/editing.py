@@ -38,7 +38,7 @@ from lasslab.evaluation.batches import ask, by_length, sees_target
 from lasslab.evaluation.benchmark import device_of, name_systems, provenance
 from lasslab.evaluation.cost import Meter
 from lasslab.evaluation.distances import log_mel_distance
-from lasslab.evaluation.edit_metrics import DB_PER_NAT, FLOOR_DB, judge_edits, preservation
+from lasslab.evaluation.edit_metrics import DB_PER_NAT, FLOOR_DB, distance_at, judge_edits, silent_points
 from lasslab.evaluation.editing_report import EditingComparison, EditingReport, Group
 from lasslab.evaluation.embedding_scores import EmbeddingScorer, EmbeddingScores
 from lasslab.models.clap import AudioTextEmbedding
@@ -142,8 +142,9 @@ def evaluate_editing(
                 )
                 for name, each in answering.items()
             }
+            silent = silent_points(original=batch.original, removed=batch.removed, added=batch.added)
             for name, estimates in answers.items():
-                for metric, values in _waveform_metrics(estimates, batch).items():
+                for metric, values in _waveform_metrics(estimates, batch, *silent).items():
                     own[name][metric][batch.numbers] = values
             for number, item in zip(batch.numbers, batch.items, strict=True):
                 items[number] = item
@@ -319,15 +320,9 @@ def edit(system: Editor, batch: EditBatch, *, seed: int) -> Tensor:
     return answers.to("cpu")
 
 
-def _waveform_metrics(estimates: Tensor, batch: EditBatch) -> dict[str, Tensor]:
+def _waveform_metrics(estimates: Tensor, batch: EditBatch, silent: Tensor, floor: Tensor) -> dict[str, Tensor]:
     """Each of `WAVEFORM_METRICS` -> (B,)."""
-    kept = preservation(
-        estimate=estimates,
-        target=batch.target,
-        original=batch.original,
-        removed=batch.removed,
-        added=batch.added,
-    )
+    kept = distance_at(silent, floor, estimate=estimates, target=batch.target)
     kept = torch.where(batch.known, kept, torch.nan)
     energy, against = (part.double().square().sum(dim=-1) for part in (estimates, batch.original))
     return {

@@ -46,8 +46,8 @@ OF_TASK = ("fad", "kl", "clap_score", "edit_accuracy", "preservation_db")
 OF_ABSENT = ("change_db", "level_db", "clap_score_a")
 IN_MARKDOWN = ("fad", "kl", "is", "clap_score", "clap_score_a", "edit_accuracy", "preservation_db")
 FLOORS = {"original": "unedited original"}
-CEILINGS = {"round-trip": "round trip of the target"}
-LABEL_WIDTH = 24
+CEILINGS = {"round-trip": "round trip of target"}
+LABEL_WIDTH = 20
 
 
 def check_alike(reports: Sequence[Json]) -> None:
@@ -199,7 +199,7 @@ def absent(reports: Sequence[Json], *, markdown: bool = False) -> list[str]:
     return [f"{words}:", table.markdown()] if markdown else [f"{words}\n{table.text()}"]
 
 
-def paired(reports: Sequence[Json], differences: Sequence[Json] = (), *, width: int = 12) -> Table:
+def paired(reports: Sequence[Json], differences: Sequence[Json] = (), *, width: int = 8) -> Table:
     """Paired differences over all edits: of each system and the unedited original, and between every two systems.
 
     Args:
@@ -257,8 +257,8 @@ def notes(reports: Sequence[Json]) -> list[str]:
 def _defined(block: Json) -> str:
     """Of how many edits edit accuracy and preservation are means, where it is not all."""
     words = {"edit_accuracy": "decided by the tagger", "preservation": "with points left alone"}
-    found = [f"{block['defined'][m]} {what}" for m, what in words.items() if block["defined"].get(m, 0) < block["n"]]
-    found = [words for words in found if not words.startswith("0 ")] or found
+    counts = {metric: block["defined"].get(metric, block["n"]) for metric in words}
+    found = [f"{counts[metric]} {what}" for metric, what in words.items() if counts[metric] < block["n"]]
     return f" ({', '.join(found)})" if found else ""
 
 
