@@ -32,6 +32,7 @@ _HOMES = {
     "MixtureDataset": "lasslab.data.mixtures",
     "load_text_encoder": "lasslab.models.text",
     "load_separator": "lasslab.systems.separation",
+    "load_editor": "lasslab.systems.editing",
     "evaluate": "lasslab.evaluation.benchmark",
     "fit": "lasslab.training.fit",
     "check": "lasslab.course.exercises",

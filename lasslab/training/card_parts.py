@@ -84,13 +84,20 @@ def reached(training: dict[str, Any], part: str) -> dict[str, Any]:
     return {"at_step": at, "part": part, "minutes": round(training["seconds"] / 60)}
 
 
-def training_section(config: dict[str, Any], *, objective: str, presets: Mapping[str, Any]) -> list[str]:
+def training_section(
+    config: dict[str, Any],
+    *,
+    objective: str,
+    presets: Mapping[str, Any],
+    kind_of: Callable[[dict[str, Any]], tuple[str, Mapping[str, Any]]] | None = None,
+) -> list[str]:
     """The commands, one after the other, and what each training was, as lines of Markdown.
 
     Args:
         config: `config.json` of the checkpoint: `recipe`, `provenance` and, after a first training, `started_from`.
         objective: what `lasslab train` is asked for.
         presets: its recipes by name.
+        kind_of: recipe of a stage -> its objective and presets, where the stages are not all of one objective.
 
     Returns:
         Lines, without a heading.
@@ -105,9 +112,8 @@ def training_section(config: dict[str, Any], *, objective: str, presets: Mapping
         recipe, made = stage["recipe"], stage.get("provenance", {})
         before = stages[number - 2].get("provenance", {}).get("part", "best") if number > 1 else ""
         start = f"runs/part_{number - 1}/{before}" if number > 1 else recipe.get("start_from", "")
-        commands.append(
-            command(recipe | {"start_from": start}, f"runs/part_{number}", objective=objective, presets=presets)
-        )
+        kind, known = kind_of(recipe) if kind_of else (objective, presets)
+        commands.append(command(recipe | {"start_from": start}, f"runs/part_{number}", objective=kind, presets=known))
         at = f"{made['at_step']} of " if "at_step" in made else "at most "
         steps = f"{at}{recipe['n_steps']}, {recipe['batch_size']} items each"
         cells = (made.get(key, "not recorded") for key in ("commit", "device", "torch"))

@@ -7,6 +7,7 @@ RUN is a folder that `lasslab train flow` or `lasslab train diffusion` wrote. Th
 REPORT.json is what `lasslab evaluate separation --json` then wrote about them, and the second command writes the card.
 """
 
+import argparse
 import sys
 from pathlib import Path
 from typing import Any
@@ -42,17 +43,18 @@ TITLES = {
 }
 
 
+#: of a checkpoint, in place of what the training wrote: names of VAE and vocoder as they ship, and what the system
+#: samples with unless told otherwise
+SHIPPED_SETTINGS = ("vae", "vocoder", "n_steps", "guidance_scale", "window_seconds")
+
+
 def publish(
     run: str | Path,
     destination: str | Path,
     *,
     part: str = "best",
-    vae: str | None = None,
-    vocoder: str | None = None,
-    n_steps: int | None = None,
-    guidance_scale: float | None = None,
-    window_seconds: float | None = None,
     report: dict[str, Any] | None = None,
+    **settings: Any,
 ) -> Path:
     """Write a checkpoint folder with float16 weights and, where there is a report, its card.
 
@@ -60,12 +62,8 @@ def publish(
         run: training folder, with `run.json`, `best/` and `last/`.
         destination: checkpoint folder to write; its name is the model's.
         part: "best" or "last".
-        vae: name of the VAE as it ships; as in the training when left out.
-        vocoder: name of the vocoder as it ships.
-        n_steps: what the system samples with unless told otherwise.
-        guidance_scale: likewise.
-        window_seconds: longest piece that the network sees at once; as long as in training when left out.
         report: JSON of `evaluate` for this checkpoint, or None.
+        **settings: of `SHIPPED_SETTINGS`; None leaves one as it is.
 
     Returns:
         The destination.
@@ -74,15 +72,27 @@ def publish(
         ValueError: when a file of the run is missing or does not fit.
     """
     run, destination = Path(run), Path(destination)
+    config, n_parameters = publish_network(run, destination, part=part, **settings)
+    if report is not None:
+        write_text(destination / CARD_FILE, generation_card(destination.name, config, report, n_parameters))
+    return destination
+
+
+def publish_network(run: Path, destination: Path, *, part: str, **settings: Any) -> tuple[dict[str, Any], int]:
+    """Write the weights of a velocity network in half precision, with its configuration.
+
+    Args:
+        run, destination, part: see `publish`.
+        **settings: fields of the configuration to replace; None leaves one as it is.
+
+    Returns:
+        The configuration written, and how many parameters the network has.
+
+    Raises:
+        ValueError: when a file of the run is missing or does not fit.
+    """
     config = trained_config(run, part)
-    given = {
-        "vae": vae,
-        "vocoder": vocoder,
-        "n_steps": n_steps,
-        "guidance_scale": guidance_scale,
-        "window_seconds": window_seconds,
-    }
-    config |= {name: value for name, value in given.items() if value is not None}
+    config |= {name: value for name, value in settings.items() if value is not None}
     for name in {config[name] for name in ("vae", "vocoder") if name in config}:
         if "/" not in name:
             find_checkpoint(name)  # it must be there where the system is loaded
@@ -92,10 +102,7 @@ def publish(
     load_weights(network, run / part)
     save_network(destination, network, config, float16=True)
     load_weights(network, destination)  # what was written can be read back
-    if report is not None:
-        n_parameters = sum(parameter.numel() for parameter in network.parameters())
-        write_text(destination / CARD_FILE, generation_card(destination.name, config, report, n_parameters))
-    return destination
+    return config, sum(parameter.numel() for parameter in network.parameters())
 
 
 def read_report(path: Path, system: str) -> dict[str, Any]:
@@ -169,30 +176,26 @@ def generation_card(name: str, config: dict[str, Any], report: dict[str, Any], n
     return "\n".join(lines)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """`python -m lasslab.training.generation_card`."""
-    parser = card_parser("Ship a trained generative separator with its card.")
+def sampling_parser(description: str) -> argparse.ArgumentParser:
+    """The command line of the card of a system that samples."""
+    parser = card_parser(description)
     parser.add_argument("--vae")
     parser.add_argument("--vocoder")
-    parser.add_argument("--steps", type=int)
-    parser.add_argument("--guidance", type=float)
-    parser.add_argument("--window", type=float)
+    parser.add_argument("--steps", type=int, dest="n_steps")
+    parser.add_argument("--guidance", type=float, dest="guidance_scale")
+    parser.add_argument("--window", type=float, dest="window_seconds")
     parser.add_argument("--report", type=Path)
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """`python -m lasslab.training.generation_card`."""
+    options = sampling_parser("Ship a trained generative separator with its card.").parse_args(arguments)
 
     def ship() -> None:
         report = None if options.report is None else read_report(options.report, options.output.name)
-        publish(
-            options.run,
-            options.output,
-            part=options.part,
-            vae=options.vae,
-            vocoder=options.vocoder,
-            n_steps=options.steps,
-            guidance_scale=options.guidance,
-            window_seconds=options.window,
-            report=report,
-        )
+        settings = {name: getattr(options, name) for name in SHIPPED_SETTINGS}
+        publish(options.run, options.output, part=options.part, report=report, **settings)
 
     return exit_code(ship)
 

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -19,7 +20,8 @@ from lasslab.models.velocity import VelocityConfig, VelocityNetwork, condition_o
 from lasslab.systems import latent
 from lasslab.systems.codec import LatentCodec
 from lasslab.systems.editing import FlowEditor, load_editor
-from lasslab.training import editing
+from lasslab.training import edit_card, editing
+from lasslab.training.card_parts import training_section
 from lasslab.training.editing import (
     AUDIT_PRESETS,
     EDIT_PRESETS,
@@ -29,7 +31,7 @@ from lasslab.training.editing import (
     training_edits,
     validation_edits,
 )
-from lasslab.training.generation import PROCESSES
+from lasslab.training.generation import FLOW_PRESETS, PROCESSES
 from lasslab.training.recipes import PRESETS, train_recipe
 
 TINY = VelocityConfig(channels=(8, 16), attention=(False, True), head_width=8, latent_channels=2, text_dim=384)
@@ -211,6 +213,7 @@ def test_training_and_validation_share_no_sound_and_all_tasks_are_there():
 def workshop(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("workshop")
     save_network(folder / "checkpoints" / "tiny-vae", vae(), {"system": "vae", "network": VAE})
+    (folder / "checkpoints" / "bigvgan-lab").mkdir()  # the hum has its place
     return folder
 
 
@@ -259,6 +262,31 @@ def test_a_training_leaves_an_editor(small, tmp_path, process):
     assert system(0.1 * randn(6_000), "add a dog", n_steps=1).shape == (6_000,)
     history = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
     assert any("clap" in line.get("validation", {}) for line in history)
+
+
+def test_an_editor_ships_with_half_the_bytes_and_its_adapter(small, tmp_path, capsys):
+    train_editing(small, tmp_path / "run", progress=False)
+    shipped = edit_card.publish(tmp_path / "run", tmp_path / "shipped", guidance_scale=2.0, t_start=0.05)
+    ours, theirs = load_editor(shipped, device="cpu"), load_editor(tmp_path / "run" / "best", device="cpu")
+    assert (ours.guidance_scale, ours.t_start, ours.n_steps) == (2.0, 0.05, 25)
+    for left, right in zip(ours.network.parameters(), theirs.network.parameters(), strict=True):
+        torch.testing.assert_close(left, right, rtol=1e-3, atol=1e-4)
+    assert torch.equal(ours.text_encoder(["add a dog"]).tokens, theirs.text_encoder(["add a dog"]).tokens)
+    sizes = [(folder / "model.safetensors").stat().st_size for folder in (shipped, tmp_path / "run" / "best")]
+    assert sizes[0] < 0.6 * sizes[1]
+    shutil.rmtree(tmp_path / "run" / "best" / "adapter")
+    assert edit_card.main([str(tmp_path / "run"), "-o", str(tmp_path / "again")]) == 2
+    assert "adapter is missing" in capsys.readouterr().err
+
+
+def test_a_card_tells_every_stage_by_its_own_objective():
+    edit, flow = (json.loads(json.dumps(asdict(p))) for p in (EDIT_PRESETS["lab"], FLOW_PRESETS["lab"]))
+    assert edit_card.kind_of(edit)[0] == "edit" and edit_card.kind_of(flow)[0] == "flow"
+    assert edit_card.kind_of(edit | {"process": "diffusion"})[0] == "audit"
+    config = {"recipe": edit, "provenance": {}, "started_from": {"recipe": flow, "provenance": {}}}
+    lines = training_section(config, objective="edit", presets=EDIT_PRESETS, kind_of=edit_card.kind_of)
+    assert lines[1] == "lasslab train flow --preset lab -o runs/part_1"
+    assert lines[2].startswith("lasslab train edit --preset lab --set start_from=runs/part_1/")
 
 
 def test_a_stopped_training_goes_on_to_the_same_numbers(small, tmp_path, monkeypatch):

@@ -7,10 +7,11 @@ from lasslab.models.bigvgan import load_vocoder
 from lasslab.models.checkpoints import checkpoint_root, list_checkpoints, read_config
 from lasslab.models.clap import load_clap
 from lasslab.models.vae import load_vae
+from lasslab.systems.editing import load_editor
 from lasslab.systems.separation import load_separator
 
 LOADERS = {"mask": load_separator, "flow": load_separator, "diffusion": load_separator, "clap": load_clap}
-LOADERS |= {"vae": load_vae, "vocoder": load_vocoder}
+LOADERS |= {"vae": load_vae, "vocoder": load_vocoder, "flow-editor": load_editor, "diffusion-editor": load_editor}
 MOST_MEGABYTES = 80
 
 
@@ -24,7 +25,7 @@ def test_a_checkpoint_loads_and_has_a_card_that_says_how_it_was_trained(name):
 
 
 def test_they_stay_small():
-    weights = list(checkpoint_root().glob("*/*.safetensors"))
+    weights = list(checkpoint_root().rglob("*.safetensors"))
     assert weights and sum(path.stat().st_size for path in weights) < MOST_MEGABYTES * 1e6
 
 
