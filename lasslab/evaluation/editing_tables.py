@@ -284,6 +284,9 @@ def _table(
         width: of names.
         cost: "seconds" and "memory" as further columns.
         named: headings with the embedding's name and units.
+
+    Returns:
+        The table.
     """
     embedding = reports[0]["embedding"]
     rows: list[tuple[str, ...]] = []
