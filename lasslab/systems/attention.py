@@ -1,0 +1,167 @@
+"""Where a network listens while it samples: its cross-attention, from every call, in one table.
+
+    A[s, n, l] = mean over layers, heads and the mel axis of the attention that the point n in time pays to token l at
+    step s;   sum_l A[s, n, l] = 1
+
+Layers that see a coarser grid are brought to the latent's own points in time. Of it, RFM-Editing shows the trajectory
+of a token over audio time and steps (its Fig. 2) and the mean over steps, token by time (Fig. 3). Every row shares one
+unit of attention among all tokens, those that begin and end a sentence included, so what a token has, another lacks: a
+high value says "rather this token than the others", not "here it is". Whether it says where a sound is can be measured,
+see `lasslab.evaluation.localisation`.
+
+Notebook 15.
+"""
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lasslab.models.text import normalise_query
+from lasslab.models.velocity import capture_attention
+from lasslab.signal.audio import SAMPLE_RATE
+from lasslab.systems.latent import LatentSystem
+
+NOT_WORDS = ("[CLS]", "[SEP]", "</s>", "<pad>", "[PAD]")
+
+
+@dataclass(frozen=True)
+class Attention:
+    """What was recorded of one sample.
+
+    Args:
+        tokens: the pieces of the sentence as the text encoder sees them, L.
+        times: of the calls, (S,), from noise to data.
+        seconds: of the points in time, (N',): the middle of each.
+        weights: A, (S, N', L).
+        made: the waveform that was made.
+    """
+
+    tokens: list[str]
+    times: Tensor
+    seconds: Tensor
+    weights: Tensor
+    made: Tensor
+
+    def of(self, words: str) -> Tensor:
+        """Attention to some words of the sentence, their pieces added up, (S, N').
+
+        Args:
+            words: as they stand in the sentence.
+
+        Raises:
+            ValueError: the sentence does not hold them.
+        """
+        return self.weights[..., find_tokens(self.tokens, words)].sum(-1)
+
+    def heat_map(self) -> Tensor:
+        """Mean over the steps, token by time (L, N'): RFM-Editing's Fig. 3."""
+        return self.weights.mean(0).T
+
+
+def record_attention(
+    system: LatentSystem,
+    waveform: Tensor,
+    words: str,
+    *,
+    sample_rate: int = SAMPLE_RATE,
+    generator: torch.Generator | None = None,
+    **settings: Any,
+) -> Attention:
+    """Run a system on one mono recording and keep its cross-attention.
+
+    The maps come from the branch that is told the words, also under guidance. A recording that is longer than the
+    system's window is seen in one all the same, so that every point has one map.
+
+    Args:
+        system: an editor or a separator that samples.
+        waveform: (T,).
+        words: query or instruction.
+        sample_rate: Hz.
+        generator: of the noise.
+        **settings: of the call, such as n_steps and guidance_scale.
+
+    Returns:
+        Its attention, and what it made.
+
+    Raises:
+        ValueError: more than one channel, a system without words of its own, or what the system refuses.
+    """
+    if waveform.dim() != 1:
+        raise ValueError(f"expected one channel (T,), got {tuple(waveform.shape)}: choose one")
+    if system.passes != 1 or not hasattr(system.text_encoder.encoder, "tokens"):
+        raise ValueError(f"{system.name} has no single sample that is told these words: use a flow or a diffusion")
+    whole = copy.copy(system)
+    whole.window_seconds = max(system.window_seconds, waveform.shape[-1] / sample_rate + 1)
+    times: list[Tensor] = []
+    with capture_attention(whole.network) as maps:
+        made = whole(
+            waveform,
+            words,
+            sample_rate=sample_rate,
+            generator=generator,
+            observe=lambda t, x: times.append((t.detach().cpu(), x.shape[2])),
+            **settings,
+        )
+    n_points, n_steps = times[0][1], len(times) - 1
+    n_layers = len(maps) // n_steps
+    rows = [
+        torch.stack([_in_time(each.weights, n_points) for each in maps[step * n_layers : (step + 1) * n_layers]])
+        for step in range(n_steps)
+    ]
+    hop = whole.codec.vae.mel.hop_length * 4 / SAMPLE_RATE
+    return Attention(
+        tokens=system.text_encoder.encoder.tokens(normalise_query(words)),
+        times=torch.stack([t for t, _ in times[:-1]]),
+        seconds=(torch.arange(n_points) + 0.5) * hop,
+        weights=torch.stack(rows).mean(1),
+        made=made,
+    )
+
+
+def _in_time(weights: Tensor, n_points: int) -> Tensor:
+    """Of a layer's weights (B, heads, N_l, M_l, L), the first example's over time (N', L)."""
+    over_time = weights[0].mean(dim=(0, 2))  # the branch with words comes first
+    return F.interpolate(over_time.T[None], size=n_points, mode="linear")[0].T
+
+
+def find_tokens(tokens: list[str], words: str) -> list[int]:
+    """Numbers of the pieces that spell some words.
+
+    Args:
+        tokens: pieces of a sentence, of WordPiece ("##" continues a word) or SentencePiece ("▁" begins one).
+        words: as they stand in the sentence, after normalisation.
+
+    Returns:
+        Consecutive numbers; the first place where they stand.
+
+    Raises:
+        ValueError: no word, or the sentence does not hold them.
+    """
+    wanted = normalise_query(words).replace(" ", "")
+    plain = ["" if token in NOT_WORDS else token.removeprefix("##").replace("▁", "") for token in tokens]
+    for first in range(len(tokens)):
+        spelt = ""
+        for last in range(first, len(tokens)):
+            spelt += plain[last]
+            if spelt == wanted and spelt and plain[first]:
+                return list(range(first, last + 1))
+            if not wanted.startswith(spelt):
+                break
+    raise ValueError(f"{words!r} is not in the sentence {' '.join(tokens)!r}: name words that stand in it")
+
+
+def normalised(weights: Tensor) -> Tensor:
+    """Attention over time brought to 0 ... 1, each row by itself, as in RFM-Editing's Fig. 2.
+
+    Args:
+        weights: (..., N').
+
+    Returns:
+        (..., N'); a row that does not change is 0.
+    """
+    low, high = weights.amin(-1, keepdim=True), weights.amax(-1, keepdim=True)
+    return (weights - low) / (high - low).clamp(min=torch.finfo(weights.dtype).tiny)
