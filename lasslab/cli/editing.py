@@ -77,12 +77,16 @@ def edit(
 def triplets(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder to make.")],
     corpus: Annotated[list[str], typer.Option(help="Corpus to draw from, esc50, synthesis, ...; repeat it.")],
-    number: Annotated[int, typer.Option("-n", "--number", help="Number of edits, six to a group of three sounds.")],
+    number: Annotated[int, typer.Option("-n", "--number", help="Number of edits; a multiple of six is balanced.")],
     seconds: Annotated[float, typer.Option(help="Length of each recording.")] = 5.0,
     folds: Annotated[str | None, typer.Option(help="Folds to draw from: 4, or 1,2,3.")] = None,
     split: Annotated[str | None, typer.Option(help="Split to draw from.")] = None,
     most_events: Annotated[int, typer.Option(help="Leave out clips that tell of more sound events.")] = 3,
     absent: Annotated[float, typer.Option(help="Share of the removals that name a sound which is not there.")] = 0.0,
+    whole_groups: Annotated[
+        bool,
+        typer.Option("--whole-groups", help="All six edits of each three sounds, as in training; else one of each."),
+    ] = False,
     tagger: Annotated[
         str | None,
         typer.Option(help="Embedding that says how well a clip fits its captions: clap-lab, a CLAP by name."),
@@ -96,12 +100,14 @@ def triplets(
     from tqdm import tqdm
 
     from lasslab.data.edits import SIMILARITY, SIX_EDITS, EditDataset
-    from lasslab.data.triplets import LIST_FILE, write_triplets
+    from lasslab.data.triplets import LIST_FILE, independent_numbers, write_triplets
     from lasslab.evaluation.provenance import git_commit
     from lasslab.signal.files import new_folder, write_json
 
     if min_similarity is not None and tagger is None:
         raise ValueError("--min-similarity needs --tagger: name one, such as clap-lab")
+    if number < 1:
+        raise ValueError(f"n must be at least 1, got {number}")
     if seed < 0:
         raise ValueError(f"a seed is a whole number of at least 0, got {seed}")
     with new_folder(output) as folder:
@@ -110,10 +116,10 @@ def triplets(
         if tagger is not None:
             threshold = SIMILARITY if min_similarity is None else min_similarity
             keep, about = _keep(clips, tagger, threshold)
-        dataset = EditDataset(
-            clips, n=number, seconds=seconds, most_events=most_events, absent=absent, keep=keep, seed=seed
-        )
-        numbers = tqdm(range(number), disable=not is_terminal(), leave=False, unit="edit")
+        settings = {"seconds": seconds, "most_events": most_events, "absent": absent, "keep": keep, "seed": seed}
+        dataset = EditDataset(clips, n=number if whole_groups else len(SIX_EDITS) * number, **settings)
+        chosen = range(number) if whole_groups else independent_numbers(number)
+        numbers = tqdm(chosen, disable=not is_terminal(), leave=False, unit="edit")
         written = write_triplets(folder, dataset, numbers=numbers)
         tasks = {task: sum(each.task == task for each in written) for task, _, _ in SIX_EDITS}
         note = {
@@ -122,6 +128,7 @@ def triplets(
             "split": split,
             "n": number,
             "tasks": tasks,
+            "whole_groups": whole_groups,
             "n_clips": len(clips),
             "n_labels": len({clip.label for clip in clips}),
             "seconds": seconds,
@@ -138,7 +145,8 @@ def triplets(
     if about:
         typer.echo(f"{about['n_kept']} of {len(clips)} clips fit their captions above {about['min_similarity']:g}")
     if number % len(SIX_EDITS):
-        typer.echo(f"{number} is no multiple of {len(SIX_EDITS)}: the last group of edits is not whole")
+        remark = "the last group of edits is not whole" if whole_groups else "the tasks are not equally many"
+        typer.echo(f"{number} is no multiple of {len(SIX_EDITS)}: {remark}")
     typer.echo(f"score an editor: lasslab evaluate editing --triplets {output / LIST_FILE} --audio {output / 'audio'}")
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lasslab.data.audio_folder import AudioFolder
 from lasslab.data.clips import read_table
-from lasslab.data.edits import EditDataset, edit_batch
+from lasslab.data.edits import SIX_EDITS, EditDataset, edit_batch
 from lasslab.data.instructions import TASKS
 from lasslab.signal.audio import SAMPLE_RATE, read_audio, resample, save_audio, scan_audio, to_mono
 from lasslab.signal.files import write_text
@@ -137,6 +137,22 @@ def load_triplet(triplet: Triplet, *, sample_rate: int = SAMPLE_RATE) -> dict[st
             waveform, rate = read_audio(path)
             loaded[name] = resample(to_mono(waveform), orig_rate=rate, new_rate=sample_rate)
     return loaded
+
+
+def independent_numbers(n: int) -> list[int]:
+    """Items of an `EditDataset` of 6 n items, each of a group of its own, the six edits in turn: a test list.
+
+    In a whole group every edit has its inverse: its originals are its targets in another order. A metric that compares
+    sets (FD, FAD) then finds the unedited originals perfect, and six items that share their sounds are not six for a
+    confidence interval.
+
+    Args:
+        n: number of items.
+
+    Returns:
+        n numbers; a multiple of six has equally many of each task.
+    """
+    return [len(SIX_EDITS) * group + group % len(SIX_EDITS) for group in range(n)]
 
 
 def write_triplets(folder: str | Path, dataset: EditDataset, *, numbers: Iterable[int] | None = None) -> list[Triplet]:

@@ -240,6 +240,11 @@ def notes(reports: Sequence[Json]) -> list[str]:
         "Preservation: mean distance to the target where the sounds that come and go are silent; the ceiling is what "
         "VAE and vocoder cost."
     )
+    if about and _floor_beats_ceiling(reports[0]):
+        found.append(
+            "FAD of the unedited original lies below that of the ceiling: as a set, the originals are like the "
+            "targets, so that here it ranks nobody."
+        )
     if any(report["absent"] for report in reports):
         found.append(
             "Change: mean distance to the original over all points, in dB; level: against the original, in dB."
@@ -252,6 +257,12 @@ def notes(reports: Sequence[Json]) -> list[str]:
         memory = "; ".join(sorted({cost["memory"] for cost in costs}))
         found.append(f"Seconds per clip: median, {together}, on {devices}. Memory: {memory}.")
     return found
+
+
+def _floor_beats_ceiling(report: Json) -> bool:
+    """Whether FAD, which compares sets, cannot tell originals from targets."""
+    floors, ceilings = ([means.get("fad") for means in report[kind].values()] for kind in ("floors", "ceiling"))
+    return None not in (*floors, *ceilings) and min(floors) < max(ceilings)
 
 
 def _defined(block: Json) -> str:

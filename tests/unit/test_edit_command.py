@@ -41,7 +41,10 @@ def test_a_list_is_balanced_whole_and_says_where_it_is_from(drawn):
     assert last == f"score an editor: lasslab evaluate editing --triplets {folder}/triplets.csv --audio {folder}/audio"
     listed = read_triplets(folder / "triplets.csv", folder / "audio")
     assert [each.task for each in listed] == ["add", "add", "remove", "remove", "replace", "replace"]
-    parts = load_triplet(listed[4])
+    sounds = [load_triplet(each) for each in listed]
+    bases = [each["original"] - each.get("removed", 0) for each in sounds]
+    assert not any(torch.allclose(bases[0], base, atol=1e-4) for base in bases[1:]), "each of sounds of its own"
+    parts = sounds[4]
     torch.testing.assert_close(
         parts["original"] - parts["removed"], parts["target"] - parts["added"], atol=1e-5, rtol=0
     )
@@ -56,7 +59,7 @@ def test_a_number_that_is_no_multiple_of_six_and_sounds_that_are_not_there(lassl
     options = ("--corpus", "synthesis", "-n", 10, "--seconds", 0.3, "--absent", 1, "--seed", 3)
     code, out, err = lasslab("triplets", *options, "-o", tmp_path / "list")
     assert (code, err) == (0, "")
-    assert "4 add, 4 remove, 2 replace" in out and "10 is no multiple of 6: the last group of edits is not whole" in out
+    assert "4 add, 4 remove, 2 replace" in out and "10 is no multiple of 6: the tasks are not equally many" in out
     listed = read_triplets(tmp_path / "list" / "triplets.csv", tmp_path / "list" / "audio")
     for triplet in listed:
         parts = load_triplet(triplet)
@@ -65,6 +68,18 @@ def test_a_number_that_is_no_multiple_of_six_and_sounds_that_are_not_there(lassl
     assert lasslab("triplets", *options, "-o", tmp_path / "again")[0] == 0
     again, first = ((tmp_path / name / "triplets.csv").read_bytes() for name in ("again", "list"))
     assert again == first
+
+
+def test_whole_groups_hold_every_edit_with_its_inverse(lasslab, tmp_path):
+    options = ("--corpus", "synthesis", "-n", 8, "--seconds", 0.3, "--whole-groups", "-o", tmp_path / "list")
+    code, out, err = lasslab("triplets", *options)
+    assert (code, err) == (0, "") and "8 is no multiple of 6: the last group of edits is not whole" in out
+    listed = read_triplets(tmp_path / "list" / "triplets.csv", tmp_path / "list" / "audio")
+    for forth, back in ((0, 2), (1, 3), (4, 5)):
+        there, again = load_triplet(listed[forth]), load_triplet(listed[back])
+        torch.testing.assert_close(there["original"], again["target"], atol=1e-5, rtol=0)
+        torch.testing.assert_close(there["target"], again["original"], atol=1e-5, rtol=0)
+    assert json.loads((tmp_path / "list" / "triplets.json").read_text())["whole_groups"] is True
 
 
 def test_the_filter_on_similarity(lasslab, tmp_path, monkeypatch):
@@ -126,7 +141,7 @@ def test_from_a_list_to_a_table(lasslab, drawn, tiny_editor, tmp_path):
     options = ("--steps", 1, "--steps", 2, "--t-start", 0.01, "--t-start", 0.3, "--guidance", 1.5)
     code, out, err = lasslab("evaluate", "editing", "--system", tiny_editor, *where, *options)
     assert (code, err) == (0, "")
-    assert "6 edits of triplets.csv: 2 add, 2 remove, 2 replace" in out and out.count("unedited original") == 5
+    assert "6 edits of triplets.csv: 2 add, 2 remove, 2 replace" in out and out.count("\nunedited original") == 5
     assert max(map(len, out.splitlines()[:-1])) <= 100
     found = json.loads((tmp_path / "report.json").read_text())
     names = [f"tiny{steps}, t_start {start}" for steps in (", 1 steps", "") for start in (0.01, 0.3)]

@@ -420,3 +420,18 @@ def test_tables_of_a_readme(items, tmp_path):
     ):
         with pytest.raises(ValueError, match=words):
             make_table(names, view, tmp_path)
+
+
+def test_where_originals_are_targets_in_another_order_fad_says_nothing_and_the_table_says_so(items):
+    class Lossy(Remembers):
+        def __call__(self, waveform, query, *, target=None, sample_rate=16_000, generator=None):
+            return target + 0.01 * torch.randn(target.shape, generator=torch.Generator().manual_seed(1))
+
+    forth = [item for item in items if item["task"] == "replace"]
+    names = {"removed": "added", "added": "removed", "removed_label": "added_label", "added_label": "removed_label"}
+    back = [item | {name: item[other] for name, other in names.items()} for item in forth]
+    found = run(Unedited(), forth + back, ceiling=Lossy())
+    report = found["original"].to_json()
+    assert report["floors"][FLOOR]["fad"] == pytest.approx(0, abs=1e-6) and report["mean"]["edit_accuracy"] == 0
+    assert "so that here it ranks nobody" in " ".join(found.table().split())
+    assert "ranks nobody" not in run(Unedited(), forth, ceiling=Lossy()).table()
