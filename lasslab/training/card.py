@@ -23,10 +23,10 @@ from lasslab.training.card_parts import (
     card_parser,
     data_section,
     exit_code,
-    read_record,
     trained_config,
     training_section,
 )
+from lasslab.training.lineage import read_record
 from lasslab.training.masking import MASKING_PRESETS
 
 

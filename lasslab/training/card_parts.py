@@ -11,7 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lasslab.models.checkpoints import find_checkpoint, read_config
+from lasslab.models.checkpoints import read_config
+from lasslab.training.lineage import reached, read_record, started_from
 
 CARD_FILE = "README.md"
 
@@ -62,26 +63,10 @@ def trained_config(run: Path, part: str) -> dict[str, Any]:
     """
     config = read_config(run / part)
     config["provenance"] = config.get("provenance", {}) | reached(read_record(run / "run.json"), part)
-    if start := config["recipe"].get("start_from"):
+    start = config["recipe"].get("start_from")
+    if start and "started_from" not in config:  # of a run before it was recorded
         config["started_from"] = started_from(start)
     return config
-
-
-def started_from(name_or_dir: str) -> dict[str, Any]:
-    """Recipe and provenance of the checkpoint that a training started with, and of the one before it, if any."""
-    folder = find_checkpoint(name_or_dir)
-    config = read_config(folder)
-    if (folder.parent / "run.json").is_file():  # a part of a training folder
-        config["provenance"] = config.get("provenance", {}) | reached(
-            read_record(folder.parent / "run.json"), folder.name
-        )
-    return {key: config[key] for key in ("recipe", "provenance", "started_from") if key in config}
-
-
-def reached(training: dict[str, Any], part: str) -> dict[str, Any]:
-    """How far a training came, for the provenance of its part "best" or "last"."""
-    at = training["best_step"] if part == "best" else training["step"]
-    return {"at_step": at, "part": part, "minutes": round(training["seconds"] / 60)}
 
 
 def training_section(
@@ -141,20 +126,6 @@ def command(recipe: dict[str, Any], folder: str, *, objective: str, presets: Map
         value = recipe[key]
         changed.append(f"--set {key}={','.join(map(str, value)) if isinstance(value, list) else value}")
     return " ".join([f"lasslab train {objective} --preset {name}", *changed, "-o", folder])
-
-
-def read_record(path: Path) -> dict[str, Any]:
-    """What a JSON file of a training or an evaluation says.
-
-    Raises:
-        ValueError: it cannot be read.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"{path} cannot be read ({type(error).__name__}): give the folder of a finished training"
-        ) from error
 
 
 def card_parser(description: str, *, part: str = "best") -> argparse.ArgumentParser:

@@ -21,8 +21,9 @@ from lasslab.models.checkpoints import read_config, save_network
 from lasslab.models.clap import AudioTextEmbedding, load_clap
 from lasslab.signal.audio import SAMPLE_RATE, fit_length
 from lasslab.signal.files import write_text
-from lasslab.training.card_parts import CARD_FILE, CORPUS_NOTES, command, exit_code, read_record
+from lasslab.training.card_parts import CARD_FILE, CORPUS_NOTES, command, exit_code
 from lasslab.training.contrastive import CONTRASTIVE_PRESETS, ContrastiveRecipe, average_precision, validation_clips
+from lasslab.training.lineage import read_record
 from lasslab.training.runs import recipe_from
 
 

@@ -29,11 +29,11 @@ from lasslab.training.card_parts import (
     card_parser,
     data_section,
     exit_code,
-    read_record,
     trained_config,
     training_section,
 )
 from lasslab.training.generation import DIFFUSION_PRESETS, FLOW_PRESETS
+from lasslab.training.lineage import read_record
 
 PRESETS = {"flow": FLOW_PRESETS, "diffusion": DIFFUSION_PRESETS}
 TITLES = {

@@ -16,9 +16,10 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from lasslab.evaluation.provenance import device_name, git_commit
-from lasslab.models.checkpoints import find_checkpoint, load_weights, save_network
+from lasslab.models.checkpoints import CONFIG_FILE, find_checkpoint, load_weights, read_config, save_network
 from lasslab.signal.files import write_json
 from lasslab.training.fit import STATE_FILE, Adversary, FitResult, Save, fit
+from lasslab.training.lineage import started_from
 from lasslab.training.objectives import Objective
 
 RECIPE_FILE = "recipe.json"
@@ -170,6 +171,7 @@ def fit_recipe(
     Returns:
         What was reached.
     """
+    history = _history(recipe, Path(directory), resume=resume)
     write_recipe(recipe, directory)
     made = {
         "commit": git_commit(),
@@ -183,9 +185,19 @@ def fit_recipe(
         directory=directory,
         config=recipe.fit_config(),
         validation=validation,
-        checkpoint_config=about | {"recipe": asdict(recipe), "provenance": made},
+        checkpoint_config=about | history | {"recipe": asdict(recipe), "provenance": made},
         adversary=adversary,
         save=save,
         resume=resume,
         progress=progress,
     )
+
+
+def _history(recipe: Any, directory: Path, *, resume: bool) -> dict[str, Any]:
+    """What the weights come from, as `config.json` holds it: of a run that goes on, as it was when that began."""
+    if not getattr(recipe, "start_from", ""):
+        return {}
+    last = directory / "last"
+    if resume and (last / CONFIG_FILE).is_file() and "started_from" in (before := read_config(last)):
+        return {"started_from": before["started_from"]}
+    return {"started_from": started_from(recipe.start_from)}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import asdict, fields, replace
@@ -16,6 +17,7 @@ from lasslab.models.checkpoints import read_config, save_network
 from lasslab.models.text import TextCache, TextEmbedding
 from lasslab.models.vae import MelVAE, VAEConfig
 from lasslab.models.velocity import VelocityConfig, VelocityNetwork
+from lasslab.training.card_parts import trained_config
 from lasslab.training.fit import FitConfig
 from lasslab.training.generation import (
     DIFFUSION_PRESETS,
@@ -349,6 +351,22 @@ def test_a_training_may_start_from_another_by_name_or_folder(small, workshop, tm
     train_generation(replace(frozen, start_from=str(tmp_path / "first" / "last")), tmp_path / "next", progress=False)
     before, after = weights(tmp_path / "first"), weights(tmp_path / "next")
     assert all(torch.allclose(after[name], tensor, atol=1e-6) for name, tensor in before.items())
+
+
+def test_what_a_training_started_from_is_recorded_when_it_begins(small, workshop, tmp_path):
+    """Its result may ship under the name of what it started from: the card would tell of its own stage twice."""
+    train_generation(replace(small, n_steps=1), tmp_path / "first", progress=False)
+    shipped = workshop / "checkpoints" / "shipped"
+    shutil.copytree(tmp_path / "first" / "last", shipped)
+    recipe = replace(small, n_steps=2, save_every=1, start_from="shipped")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Generation, "loss", stopping(Generation.loss, at=1))
+        assert train_generation(recipe, tmp_path / "second", progress=False).stopped
+    shutil.copytree(tmp_path / "second" / "last", shipped, dirs_exist_ok=True)
+    train_generation(recipe, tmp_path / "second", resume=True, progress=False)
+    for config in (read_config(tmp_path / "second" / "last"), trained_config(tmp_path / "second", "last")):
+        assert config["started_from"]["recipe"]["n_steps"] == 1 and "started_from" not in config["started_from"]
+    assert trained_config(tmp_path / "second", "last")["provenance"]["at_step"] == 2
 
 
 @pytest.mark.parametrize(
