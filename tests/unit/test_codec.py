@@ -10,7 +10,7 @@ from lasslab.models.vae import MelVAE
 from lasslab.models.velocity import SIZES, VelocityNetwork
 from lasslab.models.vocoders import GriffinLim, peak_bound
 from lasslab.signal.mel import MelConfig, log_mel_spectrogram
-from lasslab.systems import generative
+from lasslab.systems import latent
 from lasslab.systems.codec import HEADROOM, LatentCodec
 from lasslab.systems.separation import load_separator
 
@@ -93,8 +93,8 @@ def test_a_network_is_not_used_with_a_vae_trained_anew(tmp_path, monkeypatch):
     torch.manual_seed(0)
     vae = MelVAE(VAE_SIZES["quick"])
     save_network(tmp_path / "vae", vae, {"system": "vae", "network": VAE_SIZES["quick"].to_dict()})
-    monkeypatch.setattr(generative, "load_text_encoder", lambda name, device: NoText())
-    monkeypatch.setattr(generative, "load_vocoder", lambda name, device: GriffinLim())
+    monkeypatch.setattr(latent, "load_text_encoder", lambda name, device: NoText())
+    monkeypatch.setattr(latent, "load_vocoder", lambda name, device: GriffinLim())
     config = {
         "system": "flow",
         "network": SIZES["quick"].to_dict(),
