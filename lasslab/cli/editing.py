@@ -14,16 +14,17 @@ from lasslab.cli.options import (
     Steps,
     System,
     TStart,
-    check_output,
     is_terminal,
     whole_numbers,
     with_sampling,
 )
+from lasslab.cli.recordings import process_recording
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lasslab.data.clips import Clip
+    from lasslab.systems.editing import Editor
 
 SYNTHESIS_SEED = 2  # of the synthesised clips of a list: training has those of seed 0, its validation those of seed 1
 
@@ -40,27 +41,19 @@ def edit(
     device: Device = "auto",
 ) -> None:
     """Add, remove or replace a sound of a recording, as an instruction says."""
-    import torch
-
     from lasslab.data.instructions import read_instruction
     from lasslab.models.text import check_instruction
-    from lasslab.signal.audio import scan_audio
     from lasslab.systems.editing import UnknownTask, load_editor
-    from lasslab.systems.streaming import process_file
 
     check_instruction(instruction)
-    check_output(output, audio)
-    scan = scan_audio(audio)
-    if scan.peak == 0:
-        raise ValueError(f"{audio} is silent from start to end, there is nothing to edit: check the recording")
-    editor = with_sampling(load_editor(system, device=device), steps, guidance, t_start)
-    read = read_instruction(instruction)
-    generator = torch.Generator().manual_seed(seed)
+
+    def load() -> "Editor":
+        return with_sampling(load_editor(system, device=device), steps, guidance, t_start)
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnknownTask)  # said below, in a line
-        written = process_file(
-            editor, audio, output, instruction, generator=generator, scan=scan, progress=is_terminal()
-        )
+        written = process_recording(audio, output, instruction, load, to_do="edit", seed=seed)
+    read = read_instruction(instruction)
     if read.task is None:
         typer.echo(
             f"lasslab: no known task in {instruction!r}, it was passed on as it stands: add, remove and replace are "
@@ -69,9 +62,7 @@ def edit(
         )
     else:
         typer.echo(f"read as: {read}")
-    level = f"{written.level_db:.1f} dB of the recording's level"
-    seconds = written.n_samples / written.sample_rate
-    typer.echo(f"{output}: {seconds:.2f} s, {written.sample_rate} Hz, {level} ({editor.name})")
+    typer.echo(written)
 
 
 def triplets(

@@ -1,7 +1,7 @@
 """`lasslab separate`: a recording and a sentence in, a recording out."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,10 +12,12 @@ from lasslab.cli.options import (
     Seed,
     Steps,
     System,
-    check_output,
-    is_terminal,
     with_sampling,
 )
+from lasslab.cli.recordings import process_recording
+
+if TYPE_CHECKING:
+    from lasslab.systems.separation import Separator
 
 
 def separate(
@@ -29,21 +31,12 @@ def separate(
     device: Device = "auto",
 ) -> None:
     """Pull the sound that a sentence names out of a recording."""
-    import torch
-
     from lasslab.models.text import check_query
-    from lasslab.signal.audio import scan_audio
     from lasslab.systems.separation import load_separator
-    from lasslab.systems.streaming import process_file
 
     check_query(query)
-    check_output(output, audio)
-    scan = scan_audio(audio)
-    if scan.peak == 0:
-        raise ValueError(f"{audio} is silent from start to end, there is nothing to separate: check the recording")
-    separator = with_sampling(load_separator(system, device=device), steps, guidance)
-    generator = torch.Generator().manual_seed(seed)
-    written = process_file(separator, audio, output, query, generator=generator, scan=scan, progress=is_terminal())
-    level = f"{written.level_db:.1f} dB of the recording's level"
-    seconds = written.n_samples / written.sample_rate
-    typer.echo(f"{output}: {seconds:.2f} s, {written.sample_rate} Hz, {level} ({separator.name})")
+
+    def load() -> "Separator":
+        return with_sampling(load_separator(system, device=device), steps, guidance)
+
+    typer.echo(process_recording(audio, output, query, load, to_do="separate", seed=seed))

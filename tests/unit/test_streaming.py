@@ -498,7 +498,7 @@ def test_command_separates_a_long_file(lasslab, tmp_path):
 
 
 def test_command_shows_a_bar_to_people(lasslab, tmp_path, monkeypatch):
-    monkeypatch.setattr("lasslab.cli.separation.is_terminal", lambda: True)
+    monkeypatch.setattr("lasslab.cli.recordings.is_terminal", lambda: True)
     save_audio(tmp_path / "long.wav", noise(25 * RATE), sample_rate=RATE)
     code, _, errors = lasslab(
         "separate", tmp_path / "long.wav", "a dog", "-o", tmp_path / "out.wav", "--system", "mixture"

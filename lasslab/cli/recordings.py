@@ -1,0 +1,47 @@
+"""One recording in, one out: what `lasslab separate` and `lasslab edit` share."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lasslab.cli.options import check_output, is_terminal
+
+if TYPE_CHECKING:
+    from lasslab.systems.editing import Editor
+    from lasslab.systems.separation import Separator
+
+
+def process_recording(
+    audio: Path, output: Path, words: str, load: "Callable[[], Separator | Editor]", *, to_do: str, seed: int
+) -> str:
+    """Run a system on a recording, after everything that can be refused without it has been.
+
+    Args:
+        audio: recording.
+        output: file to write.
+        words: query or instruction, checked.
+        load: makes the system.
+        to_do: what a silent recording has nothing of, "separate" or "edit".
+        seed: decides everything random.
+
+    Returns:
+        What was written, in a line.
+
+    Raises:
+        ValueError: a place that cannot be written, a silent or unreadable recording, or what the system refuses.
+    """
+    import torch
+
+    from lasslab.signal.audio import scan_audio
+    from lasslab.systems.streaming import process_file
+
+    check_output(output, audio)
+    scan = scan_audio(audio)
+    if scan.peak == 0:
+        raise ValueError(f"{audio} is silent from start to end, there is nothing to {to_do}: check the recording")
+    system = load()
+    generator = torch.Generator().manual_seed(seed)
+    written = process_file(system, audio, output, words, generator=generator, scan=scan, progress=is_terminal())
+    level = f"{written.level_db:.1f} dB of the recording's level"
+    seconds = written.n_samples / written.sample_rate
+    return f"{output}: {seconds:.2f} s, {written.sample_rate} Hz, {level} ({system.name})"
