@@ -24,7 +24,6 @@ import copy
 import os
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -33,16 +32,12 @@ from torch import Tensor
 from lasslab import diffusion, flow
 from lasslab.data.instructions import read_instruction
 from lasslab.flow import Field, solve, time_grid
-from lasslab.models.bigvgan import load_vocoder
-from lasslab.models.checkpoints import CONFIG_FILE, find_checkpoint, read_config
 from lasslab.models.text import TextEmbedding, check_instruction
-from lasslab.models.vae import load_vae
 from lasslab.models.velocity import without_words
 from lasslab.signal.audio import SAMPLE_RATE
-from lasslab.systems.codec import LatentCodec, RoundTrip
 from lasslab.systems.latent import LATENT_FIELDS, LatentSystem, Observer, load_latent_system, repeat
-from lasslab.systems.request import check_samples, choose_device
-from lasslab.systems.separation import ROUND_TRIP
+from lasslab.systems.request import check_samples, choose_device, open_checkpoint
+from lasslab.systems.separation import ROUND_TRIP, load_separator
 
 DEFAULT_EDITOR = "rfm-editing-lab"
 N_STEPS = 25  # of an editor, unless its checkpoint says otherwise
@@ -370,26 +365,12 @@ def load_editor(name_or_dir: str | os.PathLike[str] = DEFAULT_EDITOR, *, device:
     """
     if str(name_or_dir) == Unedited.name:
         return Unedited()
-    where = choose_device(device)
     if str(name_or_dir) == ROUND_TRIP:
-        return RoundTrip(LatentCodec(load_vae(device=where), load_vocoder(device=where)), where)
-    try:
-        folder = find_checkpoint(name_or_dir)
-    except ValueError as error:
-        raise ValueError(f"{error}; floor and ceiling: {Unedited.name}, {ROUND_TRIP}") from error
-    return _load(folder, where)
-
-
-def _load(folder: Path, device: torch.device) -> LatentSystem:
-    config, path = read_config(folder), folder / CONFIG_FILE
-    if missing := [name for name in ("system", "network") if name not in config]:
-        raise ValueError(f"{path}: missing fields {', '.join(missing)}: copy the file from the checkpoint again")
-    if config["system"] == "flow":
-        settings = {name: config[name] for name in ("window_seconds",) if name in config}
-        return load_latent_system(InversionEditor, folder, config, device, settings=tuple(settings))
-    if config["system"] not in EDITORS:
-        known = ", ".join((*EDITORS, "flow"))
-        raise ValueError(f"{path}: system is {config['system']!r}, an editor is one of {known}")
+        return load_separator(ROUND_TRIP, device=device)
+    others = f"floor and ceiling: {Unedited.name}, {ROUND_TRIP}"
+    folder, config = open_checkpoint(name_or_dir, kinds=(*EDITORS, "flow"), what="an editor", others=others)
+    if config["system"] == "flow":  # of its settings, the window alone is an editor's too
+        return load_latent_system(InversionEditor, folder, config, choose_device(device), settings=("window_seconds",))
     return load_latent_system(
-        EDITORS[config["system"]], folder, config, device, fields=EDITOR_FIELDS, settings=EDITOR_SETTINGS
+        EDITORS[config["system"]], folder, config, choose_device(device), fields=EDITOR_FIELDS, settings=EDITOR_SETTINGS
     )

@@ -1,13 +1,15 @@
-"""What every separation system is and refuses: the call, the checks of it, and the one rate inside."""
+"""What every system is and refuses: the call, the checks of it and of its checkpoint, and the one rate inside."""
 
 import math
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from lasslab.models.checkpoints import CONFIG_FILE, find_checkpoint, read_config
 from lasslab.models.text import TextEncoder, check_query
 from lasslab.signal.audio import SAMPLE_RATE, check_waveform, fit_length, resample
 from lasslab.signal.spectral import N_FFT
@@ -72,6 +74,38 @@ def check_text_width(encoder: TextEncoder, width: int, *, name: str, path: Path)
             f"{path}: text_encoder {name!r} is {encoder.dim} wide, the network expects text_dim {width}: "
             "name the encoder it was trained with"
         )
+
+
+def open_checkpoint(
+    name_or_dir: str | os.PathLike[str], *, kinds: Collection[str], what: str, others: str
+) -> tuple[Path, dict[str, Any]]:
+    """Find the checkpoint of a system and read what it is.
+
+    Args:
+        name_or_dir: a checkpoint under `checkpoint_root()`, or a folder.
+        kinds: what "system" may be in its configuration.
+        what: such a system in words, for the message.
+        others: what else may be named, for the message.
+
+    Returns:
+        Its folder and its configuration.
+
+    Raises:
+        ValueError: there is none of that name; or a configuration that is missing, broken, without a system or network,
+            of another kind of system, or of another rate. One line that names the file and the remedy.
+    """
+    try:
+        folder = find_checkpoint(name_or_dir)
+    except ValueError as error:
+        raise ValueError(f"{error}; {others}") from error
+    config, path = read_config(folder), folder / CONFIG_FILE
+    if missing := [name for name in ("system", "network") if name not in config]:
+        raise ValueError(f"{path}: missing fields {', '.join(missing)}: copy the file from the checkpoint again")
+    if config["system"] not in kinds:
+        raise ValueError(f"{path}: system is {config['system']!r}, {what} is one of {', '.join(kinds)}")
+    if config.get("sample_rate", SAMPLE_RATE) != SAMPLE_RATE:
+        raise ValueError(f"{path}: sample_rate is {config['sample_rate']}, systems work at {SAMPLE_RATE} Hz")
+    return folder, config
 
 
 def at_model_rate(process: Callable[[Tensor], Tensor], waveform: Tensor, sample_rate: int) -> Tensor:

@@ -18,9 +18,7 @@ from typing import Any
 import torch
 
 from lasslab.models.bigvgan import load_vocoder
-from lasslab.models.checkpoints import CONFIG_FILE, find_checkpoint, read_config
 from lasslab.models.vae import load_vae
-from lasslab.signal.audio import SAMPLE_RATE
 from lasslab.systems.baselines import (
     BASELINES,
     ORACLE_MASKS,
@@ -32,7 +30,7 @@ from lasslab.systems.baselines import (
 from lasslab.systems.codec import LatentCodec, RoundTrip
 from lasslab.systems.generative import DiffusionSeparator, FlowSeparator, load_generative_separator
 from lasslab.systems.masking import MaskSeparator, load_mask_separator
-from lasslab.systems.request import Separator, choose_device
+from lasslab.systems.request import Separator, choose_device, open_checkpoint
 
 __all__ = [
     "BASELINES",
@@ -86,15 +84,6 @@ def load_separator(name_or_dir: str | os.PathLike[str] = DEFAULT_SEPARATOR, *, d
     if str(name_or_dir) == ROUND_TRIP:
         where = choose_device(device)
         return RoundTrip(LatentCodec(load_vae(device=where), load_vocoder(device=where)), where)
-    try:
-        folder = find_checkpoint(name_or_dir)
-    except ValueError as error:
-        raise ValueError(f"{error}; baselines: {', '.join((*BASELINES, ROUND_TRIP))}") from error
-    config, path = read_config(folder), folder / CONFIG_FILE
-    if missing := [name for name in ("system", "network") if name not in config]:
-        raise ValueError(f"{path}: missing fields {', '.join(missing)}: copy the file from the checkpoint again")
-    if config["system"] not in LOADERS:
-        raise ValueError(f"{path}: system is {config['system']!r}, a separator is one of {', '.join(LOADERS)}")
-    if config.get("sample_rate", SAMPLE_RATE) != SAMPLE_RATE:
-        raise ValueError(f"{path}: sample_rate is {config['sample_rate']}, systems work at {SAMPLE_RATE} Hz")
+    others = f"baselines: {', '.join((*BASELINES, ROUND_TRIP))}"
+    folder, config = open_checkpoint(name_or_dir, kinds=LOADERS, what="a separator", others=others)
     return LOADERS[config["system"]](folder, config, choose_device(device))

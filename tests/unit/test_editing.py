@@ -329,11 +329,14 @@ def test_a_separator_edits_by_inversion_and_an_editor_does_not_separate(root):
     with pytest.raises(ValueError, match="no checkpoint 'nowhere'.*floor and ceiling: original, round-trip"):
         load_editor("nowhere", device="cpu")
     assert type(load_editor("original")) is Unedited
+    save_network(root / "slow", VelocityNetwork(sizes), config("flow-editor", adapter=False, sample_rate=8_000))
+    with pytest.raises(ValueError, match="sample_rate is 8000, systems work at 16000 Hz"):
+        load_editor("slow", device="cpu")
 
 
 def test_the_ceiling_loads_by_name(root, monkeypatch):
-    from lasslab.systems import editing
+    from lasslab.systems import separation
 
-    monkeypatch.setattr(editing, "load_vae", lambda device: vae())
-    monkeypatch.setattr(editing, "load_vocoder", lambda device: Hum())
+    monkeypatch.setattr(separation, "load_vae", lambda device: vae())
+    monkeypatch.setattr(separation, "load_vocoder", lambda device: Hum())
     assert type(load_editor("round-trip", device="cpu")) is RoundTrip
