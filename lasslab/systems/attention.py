@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lasslab.models.text import normalise_query
+from lasslab.models.vae import REDUCTION
 from lasslab.models.velocity import capture_attention
 from lasslab.signal.audio import SAMPLE_RATE
 from lasslab.systems.latent import LatentSystem
@@ -112,7 +113,7 @@ def record_attention(
         torch.stack([_in_time(each.weights, n_points) for each in maps[step * n_layers : (step + 1) * n_layers]])
         for step in range(n_steps)
     ]
-    hop = whole.codec.vae.mel.hop_length * 4 / SAMPLE_RATE
+    hop = whole.codec.vae.mel.hop_length * REDUCTION / SAMPLE_RATE
     return Attention(
         tokens=system.text_encoder.encoder.tokens(normalise_query(words)),
         times=torch.stack([t for t, _ in times[:-1]]),

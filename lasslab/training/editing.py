@@ -10,7 +10,7 @@ Validation edits a fixed set to the end and asks the embedding how close each re
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -18,20 +18,20 @@ from torch import Tensor, nn
 from lasslab.data.edits import EditDataset
 from lasslab.flow import Condition
 from lasslab.models.bigvgan import load_vocoder
-from lasslab.models.checkpoints import CONFIG_FILE, find_checkpoint, load_weights, read_config, weights_sha256
+from lasslab.models.checkpoints import CONFIG_FILE, find_checkpoint, read_config, weights_sha256
 from lasslab.models.clap import AudioTextEmbedding, load_clap
 from lasslab.models.editing import EditNetwork, instruct, save_edit_network
 from lasslab.models.lora import ADAPTER_FOLDER, LoRAConfig, adapt, load_adapter, trainable_parameters
 from lasslab.models.text import TextEncoder, load_text_encoder
-from lasslab.models.vae import MelVAE, load_vae
-from lasslab.models.velocity import SIZES, VelocityNetwork, condition_on
-from lasslab.signal.audio import SAMPLE_RATE
+from lasslab.models.vae import REDUCTION, MelVAE, load_vae
+from lasslab.models.velocity import condition_on
 from lasslab.systems.codec import LatentCodec
+from lasslab.systems.editing import T_START
 from lasslab.training.fit import FitResult
-from lasslab.training.generation import PROCESSES, Generation
+from lasslab.training.generation import PUBLISHED, QUICK, Generation, LatentRecipe
 from lasslab.training.latents import LatentPairs
-from lasslab.training.runs import check_folder, fit_recipe
-from lasslab.training.sounds import SoundRecipe, check_size, collated, held_out_clips, training_clips
+from lasslab.training.runs import check_folder, fit_recipe, start_weights
+from lasslab.training.sounds import collated, held_out_clips, training_clips
 
 OBJECTIVES = {"flow": "edit", "diffusion": "audit"}  # process -> what `lasslab train` is asked for
 
@@ -80,7 +80,7 @@ class Editing(Generation):
         waveforms = self.codec.decode(
             made[:, None],
             torch.ones(len(made), 1, 1, device=made.device),
-            n_samples=made.shape[2] * 4 * self.codec.vae.mel.hop_length,
+            n_samples=made.shape[2] * REDUCTION * self.codec.vae.mel.hop_length,
         )[:, 0]
         sounds = self.embedding.embed_audio(waveforms)
         words = self.embedding.embed_text(batch["caption"]).to(sounds)
@@ -92,60 +92,37 @@ def _plain(network: nn.Module) -> EditNetwork:
 
 
 @dataclass(frozen=True)
-class EditRecipe(SoundRecipe):
-    """An edit network, the space and the edits it sees, and how it is trained.
+class EditRecipe(LatentRecipe):
+    """An editor, the edits it sees, and how it is trained.
 
     Args:
-        process: "flow" or "diffusion".
-        size: of the velocity network, see `lasslab.models.velocity.SIZES`.
-        start_from: a checkpoint of a separator or an editor in the same latent space, by name or folder, whose weights
-            to start from; "" starts anew.
-        vae, vocoder: see `lasslab.models.vae.load_vae` and `lasslab.models.bigvgan.load_vocoder`.
-        text_encoder: see `lasslab.models.text.load_text_encoder`.
+        vocoder: see `lasslab.models.bigvgan.load_vocoder`.
         rank, alpha: of LoRA; rank 0 leaves the text encoder as it is.
         embedding: judges validation edits, see `lasslab.models.clap.load_clap`; "" validates by the loss alone.
         n_edits: triplets that are encoded, once, and seen again and again; six to a group.
         most_base_clips, level_low, level_high, absent: see `lasslab.data.edits.EditDataset`.
-        text_dropout: share of the examples that lose their words, which guidance needs.
-        n_validation: edits to validate on, of clips that training never hears.
-        corpus … device: see `lasslab.training.sounds.SoundRecipe`; its SNR is not used.
+        process … device: see `lasslab.training.generation.LatentRecipe`; it may start from a separator or an editor,
+            and the SNR is not used.
     """
 
-    process: str = "flow"
-    size: str = "lab"
-    start_from: str = ""
-    vae: str = "mel-vae-lab"
     vocoder: str = "bigvgan-lab"
-    text_encoder: str = "minilm"
     rank: int = 8
     alpha: float = 16.0
     embedding: str = "clap-lab"
     n_edits: int = 12_288
-    seconds: float = 2.55
     most_base_clips: int = 2
     level_low: float = -3.0
     level_high: float = 9.0
     absent: float = 0.15
-    text_dropout: float = 0.1
-    reverse_polarity: bool = False
     n_validation: int = 48
-    n_steps: int = 6_000
     batch_size: int = 8
     learning_rate: float = 5e-4
-    warmup_steps: int = 200
     ema_decay: float = 0.998
     validate_every: int = 500
-    save_every: int = 250
+
+    counts: ClassVar[tuple[str, ...]] = ("n_edits", "n_validation")
 
     def __post_init__(self) -> None:
-        if self.process not in PROCESSES:
-            raise ValueError(f"process is one of {', '.join(PROCESSES)}, got {self.process!r}")
-        check_size(self.size, SIZES)
-        for name in ("n_edits", "n_validation"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not 0 <= self.text_dropout <= 1:
-            raise ValueError(f"text_dropout is a share in [0, 1], got {self.text_dropout}")
         if self.rank < 0 or not self.alpha > 0:
             raise ValueError(f"rank is 0 or more and alpha positive, got {self.rank} and {self.alpha}")
         super().__post_init__()
@@ -158,13 +135,9 @@ class EditRecipe(SoundRecipe):
 
 EDIT_PRESETS: dict[str, EditRecipe] = {
     "quick": EditRecipe(
-        size="quick",
-        corpus="synthesis",
-        n_per_class=4,
+        **QUICK,
         n_edits=96,
         n_steps=40,
-        warmup_steps=5,
-        ema_decay=0.9,
         n_validation=6,
         validate_every=20,
         save_every=20,
@@ -172,29 +145,15 @@ EDIT_PRESETS: dict[str, EditRecipe] = {
     ),
     # it starts from the separator: the same network, told the original in the mixture's place
     "lab": EditRecipe(start_from="flowsep-lab"),
-    # RFM-Editing: 10.24 s, FLAN-T5 with LoRA, AudioLDM's VAE, learning rate 5e-5, 100 epochs
+    # RFM-Editing: 100 epochs
     "full": EditRecipe(
-        size="full",
-        vae="cvssp/audioldm-s-full-v2",
+        **PUBLISHED,
         vocoder="cvssp/audioldm-s-full-v2",
-        text_encoder="google/flan-t5-large",
         embedding="laion/clap-htsat-unfused",
-        corpus="esc50",
         n_edits=234_636,
-        seconds=10.23,
-        absent=0.0,
-        speed=0.0,
-        filter_db=0.0,
-        shift=False,
         n_validation=1_000,
         n_steps=2_933_000,
-        learning_rate=5e-5,
-        warmup_steps=0,
-        ema_decay=0.9999,
-        mixed_precision="bf16",
-        n_workers=4,
         validate_every=29_330,
-        save_every=5_000,
         picture_every=29_330,
     ),
 }
@@ -224,14 +183,13 @@ def train_editing(
             another latent space; see `fit`.
     """
     check_folder(recipe, directory, resume=resume)
-    device = "cuda" if recipe.device == "auto" and torch.cuda.is_available() else "cpu"
-    vae = load_vae(recipe.vae, device=device)
-    codec = LatentCodec(vae, load_vocoder(recipe.vocoder, device=device))
-    network = edit_network(recipe, vae, device=device, resume=resume)
+    vae = load_vae(recipe.vae, device=recipe.where)
+    codec = LatentCodec(vae, load_vocoder(recipe.vocoder, device=recipe.where))
+    network = edit_network(recipe, vae, resume=resume)
     heard, unheard = training_edits(recipe), validation_edits(recipe)
     held_out = LatentPairs(unheard, vae, progress=progress)
     dataset = LatentPairs(heard, vae, progress=progress)
-    embedding = load_clap(recipe.embedding, device=device) if recipe.embedding else None
+    embedding = load_clap(recipe.embedding, device=recipe.where) if recipe.embedding else None
     n_trained, n_text = trainable_parameters(network.encoder.model)
     return fit_recipe(
         recipe,
@@ -241,16 +199,11 @@ def train_editing(
         directory=directory,
         validation=collated([held_out[index] for index in range(len(held_out))], 16),
         about={
-            "system": {"flow": "flow-editor", "diffusion": "diffusion-editor"}[recipe.process],
-            "network": network.config.to_dict(),
-            "vae": recipe.vae,
-            "vae_sha256": weights_sha256(vae),
+            "system": f"{recipe.process}-editor",
+            **recipe.about(network.velocity, vae),
             "vocoder": recipe.vocoder,
-            "text_encoder": recipe.text_encoder,
             "trained_text_parameters": [n_trained, n_text],
-            "sample_rate": SAMPLE_RATE,
-            "window_seconds": recipe.seconds,
-            "t_start": 0.01 if recipe.process == "flow" else 0.0,
+            "t_start": T_START if recipe.process == "flow" else 0.0,
         },
         save=save_edit_network,
         resume=resume,
@@ -258,15 +211,12 @@ def train_editing(
     )
 
 
-def edit_network(
-    recipe: EditRecipe, vae: MelVAE, *, device: torch.device | str = "cpu", resume: bool = False
-) -> EditNetwork:
+def edit_network(recipe: EditRecipe, vae: MelVAE, *, resume: bool = False) -> EditNetwork:
     """The network of a recipe, with the weights that it starts from.
 
     Args:
         recipe: says which.
         vae: the latent space.
-        device: where the text encoder is put; `fit` moves the rest.
         resume: whether the run continues what is there, and loads its own weights.
 
     Returns:
@@ -275,17 +225,14 @@ def edit_network(
     Raises:
         ValueError: there is no such checkpoint, or it does not fit, or it was trained in another latent space.
     """
-    encoder = load_text_encoder(recipe.text_encoder, device=device)
+    encoder = load_text_encoder(recipe.text_encoder, device=recipe.where)
     if not isinstance(encoder, TextEncoder):
         raise ValueError(f"text_encoder={recipe.text_encoder!r} has no words: an editor is told what to do")
-    torch.manual_seed(recipe.seed)  # the initial weights, of the adapter too
-    network = VelocityNetwork(
-        replace(SIZES[recipe.size], text_dim=encoder.dim, latent_channels=vae.config.latent_channels)
-    )
+    network = recipe.network(vae, text_dim=encoder.dim)  # it seeds the adapter's initial weights, too
     start = find_checkpoint(recipe.start_from) if recipe.start_from and not resume else None
     if start:
         check_same_space(start, vae)
-        load_weights(network, start)
+    start_weights(network, recipe, resume=resume)
     if start and (start / ADAPTER_FOLDER).is_dir():
         encoder = load_adapter(encoder, start, trainable=True)
     elif recipe.rank:

@@ -11,6 +11,7 @@ so that two checkpoints are compared on the same draws, and samples a few mixtur
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -73,6 +74,7 @@ class Generation:
         if mixture_dropout and vae is None:
             raise ValueError("mixture_dropout needs vae=, which knows the latent of silence")
         self.mixture_dropout = mixture_dropout
+        self._silence: dict[int, Tensor] = {}  # by length: the VAE is frozen
         self.process_loss, self.sample = PROCESSES[process]
 
     def conditions(self, network: nn.Module, batch: dict) -> tuple[Condition, Condition]:
@@ -92,7 +94,10 @@ class Generation:
     def _some_silent(self, mixture: Tensor, generator: torch.Generator) -> Tensor:
         """The latents of mixtures (B, Z, N', M'), but that of silence for a share of the examples."""
         silent = torch.rand(len(mixture), generator=generator, device=mixture.device) < self.mixture_dropout
-        return torch.where(silent[:, None, None, None], self.vae.silent_latent(mixture.shape[2]), mixture)
+        n_points = mixture.shape[2]
+        if n_points not in self._silence:
+            self._silence[n_points] = self.vae.silent_latent(n_points)
+        return torch.where(silent[:, None, None, None], self._silence[n_points], mixture)
 
     def validate(self, network: nn.Module, batch: dict) -> dict[str, Tensor]:
         """Per example: minus the loss over eight fixed times and noises, and what `sampled` says of a sample."""
@@ -139,20 +144,17 @@ class Generation:
 
 
 @dataclass(frozen=True)
-class GenerationRecipe(SoundRecipe):
-    """A velocity network, the space and the sounds it sees, and how it is trained.
+class LatentRecipe(SoundRecipe):
+    """A velocity network, the latent space it works in and the words it is told: what separation and editing share.
 
     Args:
         process: "flow" or "diffusion".
         size: of the network, see `lasslab.models.velocity.SIZES`.
-        start_from: a checkpoint, by name or folder, to start the weights from; "" starts anew.
+        start_from: a checkpoint in the same latent space, by name or folder, to start the weights from; "" starts anew.
         vae: the latent space, see `lasslab.models.vae.load_vae`.
         text_encoder: see `lasslab.models.text.load_text_encoder`.
-        n_mixtures: mixtures that are encoded, once, and seen again and again.
-        absent, reword: shares of the items, see `lasslab.data.mixtures.MixtureDataset`.
         text_dropout: share of the examples that lose their words, which guidance needs.
-        mixture_dropout: share of the examples that are told silence in place of the mixture; see `Generation`.
-        n_validation: mixtures to validate on, at 0 dB.
+        n_validation: items to validate on, of clips that training never hears.
         corpus … device: see `lasslab.training.sounds.SoundRecipe`.
     """
 
@@ -161,32 +163,72 @@ class GenerationRecipe(SoundRecipe):
     start_from: str = ""
     vae: str = "mel-vae-lab"
     text_encoder: str = "minilm"
-    n_mixtures: int = 16_384
     seconds: float = 2.55  # 256 frames, 64 of the latent
-    snr_low: float = -15.0
-    snr_high: float = 15.0
-    absent: float = 0.05
-    reword: float = 0.3
     text_dropout: float = 0.1
-    mixture_dropout: float = 0.1
     reverse_polarity: bool = False  # a log-mel has no polarity
     n_validation: int = 64
     n_steps: int = 6_000
     warmup_steps: int = 200
-    validate_every: int = 250
     save_every: int = 250
+
+    counts: ClassVar[tuple[str, ...]] = ("n_validation",)
+    shares: ClassVar[tuple[str, ...]] = ("text_dropout",)
 
     def __post_init__(self) -> None:
         if self.process not in PROCESSES:
             raise ValueError(f"process is one of {', '.join(PROCESSES)}, got {self.process!r}")
         check_size(self.size, SIZES)
-        for name in ("n_mixtures", "n_validation"):
+        for name in self.counts:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("text_dropout", "mixture_dropout"):
+        for name in self.shares:
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is a share in [0, 1], got {getattr(self, name)}")
         super().__post_init__()
+
+    @property
+    def where(self) -> str:
+        """Device of what is not trained: encoders and the vocoder."""
+        return "cuda" if self.device == "auto" and torch.cuda.is_available() else "cpu"
+
+    def network(self, vae: MelVAE, *, text_dim: int) -> VelocityNetwork:
+        """The velocity network, as wide as VAE and text encoder, with its initial weights."""
+        torch.manual_seed(self.seed)
+        return VelocityNetwork(replace(SIZES[self.size], text_dim=text_dim, latent_channels=vae.config.latent_channels))
+
+    def about(self, network: VelocityNetwork, vae: MelVAE) -> dict[str, Any]:
+        """What the loader of a checkpoint reads, whatever it is trained for."""
+        return {
+            "network": network.config.to_dict(),
+            "vae": self.vae,
+            "vae_sha256": weights_sha256(vae),
+            "text_encoder": self.text_encoder,
+            "sample_rate": SAMPLE_RATE,
+            "window_seconds": self.seconds,
+        }
+
+
+@dataclass(frozen=True)
+class GenerationRecipe(LatentRecipe):
+    """A separator that generates, the sounds it sees, and how it is trained.
+
+    Args:
+        n_mixtures: mixtures that are encoded, once, and seen again and again.
+        absent, reword: shares of the items, see `lasslab.data.mixtures.MixtureDataset`.
+        mixture_dropout: share of the examples that are told silence in place of the mixture; see `Generation`.
+        process … device: see `LatentRecipe`; validation is at 0 dB.
+    """
+
+    n_mixtures: int = 16_384
+    snr_low: float = -15.0
+    snr_high: float = 15.0
+    absent: float = 0.05
+    reword: float = 0.3
+    mixture_dropout: float = 0.1
+    validate_every: int = 250
+
+    counts: ClassVar[tuple[str, ...]] = ("n_mixtures", "n_validation")
+    shares: ClassVar[tuple[str, ...]] = ("text_dropout", "mixture_dropout")
 
     @property
     def objective(self) -> str:
@@ -194,45 +236,54 @@ class GenerationRecipe(SoundRecipe):
         return self.process
 
 
+#: of every quick recipe in a latent space
+QUICK: dict[str, Any] = {
+    "size": "quick",
+    "corpus": "synthesis",
+    "n_per_class": 4,
+    "batch_size": 8,
+    "warmup_steps": 5,
+    "ema_decay": 0.9,
+}
+#: of FlowSep and RFM-Editing both: 10.24 s, FLAN-T5-large, AudioLDM's VAE, AdamW 5e-5, batch 8, sounds as they are
+PUBLISHED: dict[str, Any] = {
+    "size": "full",
+    "vae": "cvssp/audioldm-s-full-v2",
+    "text_encoder": "google/flan-t5-large",
+    "corpus": "esc50",
+    "seconds": 10.23,
+    "absent": 0.0,
+    "speed": 0.0,
+    "filter_db": 0.0,
+    "shift": False,
+    "batch_size": 8,
+    "learning_rate": 5e-5,
+    "warmup_steps": 0,
+    "ema_decay": 0.9999,
+    "mixed_precision": "bf16",
+    "n_workers": 4,
+    "save_every": 5_000,
+}
+
 FLOW_PRESETS: dict[str, GenerationRecipe] = {
     "quick": GenerationRecipe(
-        size="quick",
-        corpus="synthesis",
-        n_per_class=4,
+        **QUICK,
         n_mixtures=256,
         n_steps=60,
-        batch_size=8,
-        warmup_steps=5,
-        ema_decay=0.9,
         n_validation=8,
         validate_every=30,
         save_every=30,
         picture_every=30,
     ),
     "lab": GenerationRecipe(),
-    # FlowSep: 10.24 s, FLAN-T5-large, AudioLDM's VAE, AdamW 5e-5, batch 8, 1 M steps
+    # FlowSep: 1 M steps; the mixture is never dropped
     "full": GenerationRecipe(
-        size="full",
-        vae="cvssp/audioldm-s-full-v2",
-        text_encoder="google/flan-t5-large",
-        corpus="esc50",
+        **PUBLISHED,
         n_mixtures=100_000,
-        seconds=10.23,
-        absent=0.0,
         mixture_dropout=0.0,
         reword=0.0,
-        speed=0.0,
-        filter_db=0.0,
-        shift=False,
         n_steps=1_000_000,
-        batch_size=8,
-        learning_rate=5e-5,
-        warmup_steps=0,
-        ema_decay=0.9999,
-        mixed_precision="bf16",
-        n_workers=4,
         validate_every=5_000,
-        save_every=5_000,
         picture_every=10_000,
     ),
 }
@@ -259,11 +310,9 @@ def train_generation(
         ValueError: when a corpus, an encoder, the VAE or a setting is not there; see `fit`.
     """
     check_folder(recipe, directory, resume=resume)
-    device = "cuda" if recipe.device == "auto" and torch.cuda.is_available() else "cpu"
-    encoder, vae = load_text_encoder(recipe.text_encoder, device=device), load_vae(recipe.vae, device=device)
-    config = replace(SIZES[recipe.size], text_dim=encoder.dim, latent_channels=vae.config.latent_channels)
-    torch.manual_seed(recipe.seed)  # the initial weights
-    network = VelocityNetwork(config)
+    encoder = load_text_encoder(recipe.text_encoder, device=recipe.where)
+    vae = load_vae(recipe.vae, device=recipe.where)
+    network = recipe.network(vae, text_dim=encoder.dim)
     start_weights(network, recipe, resume=resume)
     heard, unheard = training_mixtures(recipe), validation_mixtures(recipe)  # both, before the long encoding
     held_out = LatentPairs(unheard, vae, progress=progress)
@@ -276,15 +325,7 @@ def train_generation(
         dataset,
         directory=directory,
         validation=collated([held_out[index] for index in range(len(held_out))], 16),
-        about={
-            "system": recipe.process,
-            "network": config.to_dict(),
-            "vae": recipe.vae,
-            "vae_sha256": weights_sha256(vae),
-            "text_encoder": recipe.text_encoder,
-            "sample_rate": SAMPLE_RATE,
-            "window_seconds": recipe.seconds,
-        },
+        about={"system": recipe.process, **recipe.about(network, vae)},
         resume=resume,
         progress=progress,
     )
