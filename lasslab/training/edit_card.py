@@ -7,18 +7,14 @@ RUN is a folder that `lasslab train edit` or `lasslab train audit` wrote. The fi
 REPORT.json is what `lasslab evaluate editing --json` then wrote about them, and the second command writes the card.
 """
 
-import shutil
 import sys
-from pathlib import Path
 from typing import Any
 
 from lasslab.evaluation import editing_tables
-from lasslab.models.lora import ADAPTER_FOLDER
-from lasslab.signal.files import write_text
-from lasslab.training.card_parts import CARD_FILE, data_section, exit_code, training_section
+from lasslab.training.card_parts import data_section, training_section
 from lasslab.training.editing import AUDIT_PRESETS, EDIT_PRESETS, OBJECTIVES
 from lasslab.training.generation_card import PRESETS as SEPARATION_PRESETS
-from lasslab.training.generation_card import SHIPPED_SETTINGS, publish_network, read_report, sampling_parser
+from lasslab.training.generation_card import SHIPPED_SETTINGS, run_card
 
 PRESETS = {"edit": EDIT_PRESETS, "audit": AUDIT_PRESETS}
 TITLES = {
@@ -28,41 +24,6 @@ TITLES = {
     " (AUDIT, the baseline of RFM-Editing), and the adapter of its text encoder",
 }
 SETTINGS = (*SHIPPED_SETTINGS, "t_start")
-
-
-def publish(
-    run: str | Path,
-    destination: str | Path,
-    *,
-    part: str = "best",
-    report: dict[str, Any] | None = None,
-    **settings: Any,
-) -> Path:
-    """Write a checkpoint folder with float16 weights, the adapter and, where there is a report, its card.
-
-    Args:
-        run: training folder, with `run.json`, `best/` and `last/`.
-        destination: checkpoint folder to write; its name is the model's.
-        part: "best" or "last".
-        report: JSON of `evaluate_editing` for this checkpoint, or None.
-        **settings: of `SETTINGS`, in place of what the training wrote; None leaves one as it is.
-
-    Returns:
-        The destination.
-
-    Raises:
-        ValueError: when a file of the run is missing or does not fit.
-    """
-    run, destination = Path(run), Path(destination)
-    config, n_parameters = publish_network(run, destination, part=part, **settings)
-    if config["adapter"]:
-        adapter = run / part / ADAPTER_FOLDER
-        if not adapter.is_dir():
-            raise ValueError(f"{adapter} is missing: give the folder of a finished training")
-        shutil.copytree(adapter, destination / ADAPTER_FOLDER, dirs_exist_ok=True)
-    if report is not None:
-        write_text(destination / CARD_FILE, edit_card(destination.name, config, report, n_parameters))
-    return destination
 
 
 def edit_card(name: str, config: dict[str, Any], report: dict[str, Any], n_parameters: int) -> str:
@@ -136,16 +97,7 @@ def kind_of(recipe: dict[str, Any]) -> tuple[str, Any]:
 
 def main(arguments: list[str] | None = None) -> int:
     """`python -m lasslab.training.edit_card`."""
-    parser = sampling_parser("Ship a trained editor with its card.")
-    parser.add_argument("--t-start", type=float)
-    options = parser.parse_args(arguments)
-
-    def ship() -> None:
-        report = None if options.report is None else read_report(options.report, options.output.name)
-        settings = {name: getattr(options, name) for name in SETTINGS}
-        publish(options.run, options.output, part=options.part, report=report, **settings)
-
-    return exit_code(ship)
+    return run_card("Ship a trained editor with its card.", arguments, settings=SETTINGS, card=edit_card)
 
 
 if __name__ == "__main__":

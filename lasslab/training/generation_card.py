@@ -7,8 +7,9 @@ RUN is a folder that `lasslab train flow` or `lasslab train diffusion` wrote. Th
 REPORT.json is what `lasslab evaluate separation --json` then wrote about them, and the second command writes the card.
 """
 
-import argparse
+import shutil
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from lasslab.models.checkpoints import (
     save_network,
     weights_sha256,
 )
+from lasslab.models.lora import ADAPTER_FOLDER
 from lasslab.models.vae import load_vae
 from lasslab.models.velocity import VelocityConfig, VelocityNetwork
 from lasslab.signal.files import write_text
@@ -46,6 +48,17 @@ TITLES = {
 #: of a checkpoint, in place of what the training wrote: names of VAE and vocoder as they ship, and what the system
 #: samples with unless told otherwise
 SHIPPED_SETTINGS = ("vae", "vocoder", "n_steps", "guidance_scale", "window_seconds")
+#: setting -> its option of the command line and its type
+OPTIONS: dict[str, tuple[str, type]] = {
+    "vae": ("--vae", str),
+    "vocoder": ("--vocoder", str),
+    "n_steps": ("--steps", int),
+    "guidance_scale": ("--guidance", float),
+    "window_seconds": ("--window", float),
+    "t_start": ("--t-start", float),
+}
+#: (name, configuration, report, number of parameters) -> Markdown
+Card = Callable[[str, dict[str, Any], dict[str, Any], int], str]
 
 
 def publish(
@@ -54,6 +67,7 @@ def publish(
     *,
     part: str = "best",
     report: dict[str, Any] | None = None,
+    card: Card | None = None,
     **settings: Any,
 ) -> Path:
     """Write a checkpoint folder with float16 weights and, where there is a report, its card.
@@ -62,8 +76,9 @@ def publish(
         run: training folder, with `run.json`, `best/` and `last/`.
         destination: checkpoint folder to write; its name is the model's.
         part: "best" or "last".
-        report: JSON of `evaluate` for this checkpoint, or None.
-        **settings: of `SHIPPED_SETTINGS`; None leaves one as it is.
+        report: JSON of an evaluation of this checkpoint, or None.
+        card: writes the card; `generation_card` when left out.
+        **settings: of `SHIPPED_SETTINGS`, and of an editor `t_start`; None leaves one as it is.
 
     Returns:
         The destination.
@@ -74,12 +89,13 @@ def publish(
     run, destination = Path(run), Path(destination)
     config, n_parameters = publish_network(run, destination, part=part, **settings)
     if report is not None:
-        write_text(destination / CARD_FILE, generation_card(destination.name, config, report, n_parameters))
+        text = (card or generation_card)(destination.name, config, report, n_parameters)
+        write_text(destination / CARD_FILE, text)
     return destination
 
 
 def publish_network(run: Path, destination: Path, *, part: str, **settings: Any) -> tuple[dict[str, Any], int]:
-    """Write the weights of a velocity network in half precision, with its configuration.
+    """Write the weights of a velocity network in half precision, with its configuration and, if any, its adapter.
 
     Args:
         run, destination, part: see `publish`.
@@ -102,6 +118,11 @@ def publish_network(run: Path, destination: Path, *, part: str, **settings: Any)
     load_weights(network, run / part)
     save_network(destination, network, config, float16=True)
     load_weights(network, destination)  # what was written can be read back
+    if config.get("adapter"):
+        adapter = run / part / ADAPTER_FOLDER
+        if not adapter.is_dir():
+            raise ValueError(f"{adapter} is missing: give the folder of a finished training")
+        shutil.copytree(adapter, destination / ADAPTER_FOLDER, dirs_exist_ok=True)
     return config, sum(parameter.numel() for parameter in network.parameters())
 
 
@@ -176,28 +197,37 @@ def generation_card(name: str, config: dict[str, Any], report: dict[str, Any], n
     return "\n".join(lines)
 
 
-def sampling_parser(description: str) -> argparse.ArgumentParser:
-    """The command line of the card of a system that samples."""
+def run_card(description: str, arguments: list[str] | None, *, settings: Sequence[str], card: Card) -> int:
+    """The command line of the card of a system that samples.
+
+    Args:
+        description: of the command.
+        arguments: of the command; those of the process when left out.
+        settings: what may be given, names from `OPTIONS`.
+        card: writes the card.
+
+    Returns:
+        The exit code.
+    """
     parser = card_parser(description)
-    parser.add_argument("--vae")
-    parser.add_argument("--vocoder")
-    parser.add_argument("--steps", type=int, dest="n_steps")
-    parser.add_argument("--guidance", type=float, dest="guidance_scale")
-    parser.add_argument("--window", type=float, dest="window_seconds")
+    for name in settings:
+        flag, kind = OPTIONS[name]
+        parser.add_argument(flag, dest=name, type=kind)
     parser.add_argument("--report", type=Path)
-    return parser
+    options = parser.parse_args(arguments)
+
+    def ship() -> None:
+        report = None if options.report is None else read_report(options.report, options.output.name)
+        given = {name: getattr(options, name) for name in settings}
+        publish(options.run, options.output, part=options.part, report=report, card=card, **given)
+
+    return exit_code(ship)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """`python -m lasslab.training.generation_card`."""
-    options = sampling_parser("Ship a trained generative separator with its card.").parse_args(arguments)
-
-    def ship() -> None:
-        report = None if options.report is None else read_report(options.report, options.output.name)
-        settings = {name: getattr(options, name) for name in SHIPPED_SETTINGS}
-        publish(options.run, options.output, part=options.part, report=report, **settings)
-
-    return exit_code(ship)
+    description = "Ship a trained generative separator with its card."
+    return run_card(description, arguments, settings=SHIPPED_SETTINGS, card=generation_card)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from lasslab.training.editing import (
     validation_edits,
 )
 from lasslab.training.generation import FLOW_PRESETS, PROCESSES
+from lasslab.training.generation_card import publish
 from lasslab.training.recipes import PRESETS, train_recipe
 
 TINY = VelocityConfig(channels=(8, 16), attention=(False, True), head_width=8, latent_channels=2, text_dim=384)
@@ -266,7 +267,7 @@ def test_a_training_leaves_an_editor(small, tmp_path, process):
 
 def test_an_editor_ships_with_half_the_bytes_and_its_adapter(small, tmp_path, capsys):
     train_editing(small, tmp_path / "run", progress=False)
-    shipped = edit_card.publish(tmp_path / "run", tmp_path / "shipped", guidance_scale=2.0, t_start=0.05)
+    shipped = publish(tmp_path / "run", tmp_path / "shipped", guidance_scale=2.0, t_start=0.05)
     ours, theirs = load_editor(shipped, device="cpu"), load_editor(tmp_path / "run" / "best", device="cpu")
     assert (ours.guidance_scale, ours.t_start, ours.n_steps) == (2.0, 0.05, 25)
     for left, right in zip(ours.network.parameters(), theirs.network.parameters(), strict=True):
