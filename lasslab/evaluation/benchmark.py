@@ -22,7 +22,8 @@ import datetime
 import hashlib
 import importlib.metadata
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, overload
 
@@ -104,25 +105,20 @@ def evaluate(
     scores = {name: torch.empty(len(pairs), len(METRICS), dtype=torch.float64) for name in floor_names}
     own = {name: torch.empty(len(pairs), len(METRICS), dtype=torch.float64) for name in systems}
     items: list[dict[str, Any]] = [{} for _ in range(len(pairs))]
-    timed = {_key(name): each for name, each in systems.items()} | {"oracle_mask": CEILING} | beyond
+    timed = {system_key(name): each for name, each in systems.items()} | {"oracle_mask": CEILING} | beyond
     meters = {name: Meter(device_of(each), batch_size) for name, each in timed.items()}
     scorer = None
     if embedding is not None:
-        every = [*map(_key, systems), *floor_names]
+        every = [*map(system_key, systems), *floor_names]
         scorer = EmbeddingScorer(embedding, n=len(pairs), names=every, sample_rate=sample_rate)
     audio = 0.0
     with tqdm(total=len(pairs), disable=not progress, leave=False, unit="pair") as bar:
         for batch in batches(pairs, batch_size=batch_size, snr_db=snr_db, sample_rate=sample_rate, labels=labels):
-            answers = {
-                name: meters[name].run(
-                    lambda each=each, batch=batch: separate(each, batch, sample_rate=sample_rate, seed=seed),
-                    n_clips=len(batch.numbers),
-                )
-                for name, each in timed.items()
-            }
+            ask_for = partial(separate, batch=batch, sample_rate=sample_rate, seed=seed)
+            answers = metered(meters, timed, ask_for, n_clips=len(batch.numbers))
             floors = _floors(batch) | {name: answers[name] for name in ("oracle_mask", *beyond)}
             for name in systems:
-                own[name][batch.numbers] = score(answers[_key(name)], batch)
+                own[name][batch.numbers] = score(answers[system_key(name)], batch)
             for name, estimates in floors.items():
                 scores[name][batch.numbers] = score(estimates, batch)
             for number, item in zip(batch.numbers, batch.items, strict=True):
@@ -138,25 +134,39 @@ def evaluate(
     words = heading(items, corpus, pair_list, snr_db)
     reports = []
     for name, each in systems.items():
+        key = system_key(name)
         made = provenance(each, seed=seed, pair_list=pair_list) | {"snr_db": snr_db, "sample_rate": sample_rate}
         made |= {
             "constant_gain": "best gain for each item",
             "oracle_mask": f"ratio mask, exponent {CEILING.exponent:g}, {CEILING.n_fft} / {CEILING.hop_length}",
         }
-        made |= {name: getattr(each, name) for name in ("n_steps", "guidance_scale") if hasattr(each, name)}
-        made |= {"seconds": round(meters[_key(name)].total, 2), "audio_seconds": round(audio, 2)}
+        made |= sampling_settings(each)
+        made |= {"seconds": round(meters[key].total, 2), "audio_seconds": round(audio, 2)}
         part = None
         if scorer is not None:
-            part = EmbeddingReport(scorer.about(), judged[_key(name)], {floor: judged[floor] for floor in floor_names})
-        costs = {"cost": meters[_key(name)].to_json()}
+            part = EmbeddingReport(scorer.about(), judged[key], {floor: judged[floor] for floor in floor_names})
+        costs = {"cost": meters[key].to_json()}
         costs["floor_costs"] = {floor: meters[floor].to_json() for floor in ("oracle_mask", *beyond)}
         reports.append(Report(name, own[name], scores, items, words, made, embedding=part, **costs))
     return Comparison(tuple(reports)) if several else reports[0]
 
 
-def _key(name: str) -> str:
+def system_key(name: str) -> str:
     """A system's key beside those of the floors: the system "mixture" is not the floor "mixture"."""
     return f"system: {name}"
+
+
+def metered(
+    meters: Mapping[str, Meter], systems: Mapping[str, Any], ask: Callable[[Any], Tensor], *, n_clips: int
+) -> dict[str, Tensor]:
+    """What each system answers to a batch of `n_clips` clips, each call under its own meter."""
+    return {name: meters[name].run(lambda each=each: ask(each), n_clips=n_clips) for name, each in systems.items()}
+
+
+def sampling_settings(system: Any) -> dict[str, Any]:
+    """How a system samples, of what it has: steps, guidance, where it starts."""
+    names = getattr(system, "settings", ("n_steps", "guidance_scale"))
+    return {name: getattr(system, name) for name in names if hasattr(system, name)}
 
 
 def device_of(system: Any) -> torch.device:

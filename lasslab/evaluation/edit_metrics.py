@@ -39,7 +39,6 @@ The original hardly differs from the target there (0.1 dB in the mean), so the s
 costs. Notebook 14.
 """
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -54,7 +53,6 @@ QUIET_DB = 40.0  # below the original's loudest point
 MASKED_DB = 20.0  # below the base in the same point
 FLOOR_DB = 60.0  # below the original's loudest point: less than this is silence
 LEAST_SHARE = 0.01  # of the points, that must be silent
-DB_PER_NAT = 20 / math.log(10)
 
 
 class Heard(NamedTuple):
@@ -165,8 +163,8 @@ def preservation(
         config: of the mel spectrograms; MelConfig() when left out.
 
     Returns:
-        Mean distance in nats, float64, (...); times `DB_PER_NAT` in dB. NaN where less than 1 % of the points are
-        silent.
+        Mean distance in nats, float64, (...); times `lasslab.signal.mel.DB_PER_NAT` in dB. NaN where less than 1 % of
+        the points are silent.
 
     Raises:
         ValueError: see `silent_points`.

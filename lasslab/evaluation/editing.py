@@ -32,6 +32,7 @@ Notebooks: 14, 15.
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -42,15 +43,23 @@ from lasslab.data.edits import EditDataset, edit_batch
 from lasslab.data.instructions import TASKS, check_task, read_instruction
 from lasslab.data.triplets import Triplet, load_triplet
 from lasslab.evaluation.batches import ask, by_length, sees_target
-from lasslab.evaluation.benchmark import device_of, name_systems, provenance
+from lasslab.evaluation.benchmark import (
+    device_of,
+    metered,
+    name_systems,
+    provenance,
+    sampling_settings,
+    system_key,
+)
 from lasslab.evaluation.cost import Meter
 from lasslab.evaluation.distances import log_mel_distance
-from lasslab.evaluation.edit_metrics import DB_PER_NAT, FLOOR_DB, distance_at, judge_edits, silent_points
+from lasslab.evaluation.edit_metrics import FLOOR_DB, distance_at, judge_edits, silent_points
 from lasslab.evaluation.editing_report import EditingComparison, EditingReport, Group
 from lasslab.evaluation.embedding_scores import EmbeddingScorer, EmbeddingScores
 from lasslab.models.clap import AudioTextEmbedding
 from lasslab.models.text import check_instruction
 from lasslab.signal.audio import SAMPLE_RATE
+from lasslab.signal.mel import DB_PER_NAT
 from lasslab.systems.codec import RoundTrip
 from lasslab.systems.editing import Editor, Unedited, UnknownTask
 
@@ -131,7 +140,7 @@ def evaluate_editing(
         if sees_target(each):
             raise ValueError(f"{name} needs the target, so that it is no editor: it is in the table as the ceiling")
     ceiling = ceiling or _own_ceiling(list(named.values()))
-    answering = {f"system: {name}": each for name, each in named.items()} | {FLOOR: Unedited(), CEILING: ceiling}
+    answering = {system_key(name): each for name, each in named.items()} | {FLOOR: Unedited(), CEILING: ceiling}
     n = len(triplets)
     meters = {name: Meter(device_of(each), batch_size) for name, each in answering.items()}
     own = {name: {metric: _nothing(n) for metric in WAVEFORM_METRICS} for name in answering}
@@ -142,13 +151,8 @@ def evaluate_editing(
     audio = 0.0
     with tqdm(total=n, disable=not progress, leave=False, unit="edit") as bar:
         for batch in edit_batches(triplets, batch_size=batch_size):
-            answers = {
-                name: meters[name].run(
-                    lambda each=each, batch=batch: edit(each, batch, seed=seed),
-                    n_clips=len(batch.numbers),
-                )
-                for name, each in answering.items()
-            }
+            ask_for = partial(edit, batch=batch, seed=seed)
+            answers = metered(meters, answering, ask_for, n_clips=len(batch.numbers))
             silent = silent_points(original=batch.original, removed=batch.removed, added=batch.added)
             for name, estimates in answers.items():
                 for metric, values in _waveform_metrics(estimates, batch, *silent).items():
@@ -173,20 +177,21 @@ def evaluate_editing(
             groups[name].append(Group(title, numbers, _only(scores, absent=title == "absent")))
     reports = []
     for name, each in named.items():
+        key = system_key(name)
         made = provenance(each, seed=seed, pair_list=triplet_list, key="triplet_list")
         made |= {"sample_rate": SAMPLE_RATE, "audio_seconds": round(audio, 2)}
-        made |= {"seconds": round(meters[f"system: {name}"].total, 2)} | _settings(each)
+        made |= {"seconds": round(meters[key].total, 2)} | sampling_settings(each)
         reports.append(
             EditingReport(
                 system=name,
-                groups=tuple(groups[f"system: {name}"]),
+                groups=tuple(groups[key]),
                 floors={FLOOR: tuple(groups[FLOOR])},
                 ceilings={CEILING: tuple(groups[CEILING])},
-                items=[item | _of_item(scorer, f"system: {name}", number, item) for number, item in enumerate(items)],
+                items=[item | _of_item(scorer, key, number, item) for number, item in enumerate(items)],
                 heading=_heading(items, corpus, triplet_list),
                 provenance=made,
                 embedding=None if scorer is None else scorer.about(),
-                cost=meters[f"system: {name}"].to_json(),
+                cost=meters[key].to_json(),
                 ceiling_costs={CEILING: meters[CEILING].to_json()},
             )
         )
@@ -422,10 +427,6 @@ def _of_item(
         for role in ("removed", "added")
         if item[f"{role}_label"] in labels
     }
-
-
-def _settings(system: Editor) -> dict[str, Any]:
-    return {name: getattr(system, name) for name in getattr(system, "settings", ())}
 
 
 def _heading(

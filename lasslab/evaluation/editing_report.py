@@ -5,14 +5,13 @@
 
 import itertools
 import math
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from lasslab.evaluation import editing_tables
 from lasslab.evaluation.embedding_scores import EmbeddingScores
-from lasslab.evaluation.report import save
+from lasslab.evaluation.report import BySystem, Printed
 
 WHOLE = "all"  # the group of all edits
 ABSENT = "absent"  # the group of sounds that are not there: no edits
@@ -27,7 +26,7 @@ class Group(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class EditingReport:
+class EditingReport(Printed):
     """What one editor scored, with floor and ceiling.
 
     Args:
@@ -131,16 +130,9 @@ class EditingReport:
         """The report as tables; see `EditingComparison.table`."""
         return editing_tables.render([self.to_json()], markdown=markdown)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write `to_json()` to a file, whole or not at all."""
-        save(path, self.to_json())
-
-    def __str__(self) -> str:
-        return self.table()
-
 
 @dataclass(frozen=True, eq=False)
-class EditingComparison:
+class EditingComparison(BySystem[EditingReport]):
     """Editors on the same edits. `comparison["name"]` is one system's report.
 
     Args:
@@ -148,12 +140,6 @@ class EditingComparison:
     """
 
     reports: tuple[EditingReport, ...]
-
-    def __getitem__(self, system: str) -> EditingReport:
-        return next(report for report in self.reports if report.system == system)
-
-    def __iter__(self) -> Iterator[EditingReport]:
-        return iter(self.reports)
 
     @property
     def differences(self) -> list[dict[str, Any]]:
@@ -193,13 +179,6 @@ class EditingComparison:
             "reports": [report.to_json() for report in self.reports],
             "differences": self.differences,
         }
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write `to_json()` to a file, whole or not at all."""
-        save(path, self.to_json())
-
-    def __str__(self) -> str:
-        return self.table()
 
 
 def difference(first: EmbeddingScores, second: EmbeddingScores) -> dict[str, Any]:

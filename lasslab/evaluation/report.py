@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from torch import Tensor
 
@@ -23,11 +23,51 @@ from lasslab.evaluation.metrics import bootstrap_interval
 from lasslab.evaluation.tables import CONFIDENCE, METRICS
 from lasslab.signal.files import write_json
 
+R = TypeVar("R")  # a system's report, with `.system`
+
 DIFFERENCES = ("sdri", "si_sdr")  # the SDRs of two systems differ by as much as their SDRis
 
 
+class Printed:
+    """What prints as its table and is kept as its JSON."""
+
+    def table(self) -> str:
+        """As text."""
+        raise NotImplementedError
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        raise NotImplementedError
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write `to_json()` to a file, whole or not at all.
+
+        Args:
+            path: file to write, in a folder that exists.
+
+        Raises:
+            ValueError: the folder does not exist.
+        """
+        save(path, self.to_json())
+
+    def __str__(self) -> str:
+        return self.table()
+
+
+class BySystem(Printed, Generic[R]):
+    """Reports of several systems: `reports["name"]` is one system's."""
+
+    reports: tuple[R, ...]
+
+    def __getitem__(self, system: str) -> R:
+        return next(report for report in self.reports if report.system == system)
+
+    def __iter__(self) -> Iterator[R]:
+        return iter(self.reports)
+
+
 @dataclass(frozen=True, eq=False)
-class Report:
+class Report(Printed):
     """What `evaluate` found.
 
     Args:
@@ -139,23 +179,9 @@ class Report:
             for number, item in enumerate(self.items)
         ]
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write `to_json()` to a file, whole or not at all.
-
-        Args:
-            path: file to write, in a folder that exists.
-
-        Raises:
-            ValueError: the folder does not exist.
-        """
-        save(path, self.to_json())
-
-    def __str__(self) -> str:
-        return self.table()
-
 
 @dataclass(frozen=True, eq=False)
-class Comparison:
+class Comparison(BySystem[Report]):
     """Several systems on the same pairs. `comparison["name"]` is one system's report.
 
     Args:
@@ -163,12 +189,6 @@ class Comparison:
     """
 
     reports: tuple[Report, ...]
-
-    def __getitem__(self, system: str) -> Report:
-        return next(report for report in self.reports if report.system == system)
-
-    def __iter__(self) -> Iterator[Report]:
-        return iter(self.reports)
 
     @property
     def differences(self) -> list[dict[str, Any]]:
@@ -194,13 +214,6 @@ class Comparison:
             "reports": [report.to_json() for report in self.reports],
             "differences": self.differences,
         }
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write `to_json()` to a file; see `Report.save`."""
-        save(path, self.to_json())
-
-    def __str__(self) -> str:
-        return self.table()
 
 
 def _difference(a: Report, b: Report) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from lasslab.evaluation import tables
-from lasslab.evaluation.report import mean_interval, save
+from lasslab.evaluation.report import Printed, mean_interval, save
 
 THRESHOLD_DB = -10.0  # an estimate this far below the mixture counts as the answer "not there"
 
@@ -54,7 +54,7 @@ class Answer:
 
 
 @dataclass(frozen=True, eq=False)
-class WordingReport:
+class WordingReport(Printed):
     """What `evaluate_wording` found.
 
     Args:
@@ -167,13 +167,6 @@ class WordingReport:
             Lines of at most 100 characters, or Markdown.
         """
         return tables.wording_details(self.to_json(), markdown=markdown)
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write `to_json()` to a file; see `Report.save`."""
-        save(path, self.to_json())
-
-    def __str__(self) -> str:
-        return self.table()
 
 
 def wording_summary(reports: Sequence[WordingReport], *, markdown: bool = False) -> str:

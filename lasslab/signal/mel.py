@@ -16,6 +16,8 @@ from torch import Tensor
 
 from lasslab.signal.spectral import istft, n_frames, stft
 
+DB_PER_NAT = 20 / math.log(10)  # decibels in one step of a natural logarithm of magnitudes
+
 
 @dataclass(frozen=True)
 class MelConfig:

@@ -17,7 +17,7 @@ from lasslab.evaluation.provenance import git_commit
 from lasslab.models.checkpoints import save_network
 from lasslab.models.vae import REDUCTION, MelVAE, load_vae
 from lasslab.signal.files import write_text
-from lasslab.signal.mel import log_mel_spectrogram
+from lasslab.signal.mel import DB_PER_NAT, log_mel_spectrogram
 from lasslab.training.autoencoding import VAE_PRESETS, Autoencoding, VAERecipe, validation_sounds
 from lasslab.training.card_parts import (
     CARD_FILE,
@@ -29,7 +29,6 @@ from lasslab.training.card_parts import (
 )
 from lasslab.training.runs import recipe_from
 
-DECIBEL = 8.685889638  # of one nat of magnitude
 AWAKE = 0.1  # nats that a channel tells at least
 
 
@@ -53,7 +52,7 @@ def measure(vae: MelVAE, batches: Sequence[dict]) -> dict[str, float]:
         posterior = vae.posterior(log_mel)
         latent = posterior.mean * vae.config.scaling_factor
         error = (vae.decode(latent, n_frames=log_mel.shape[-1]) - log_mel).abs()
-        heard = log_mel > log_mel.amax(dim=(1, 2), keepdim=True) - 60 / DECIBEL
+        heard = log_mel > log_mel.amax(dim=(1, 2), keepdim=True) - 60 / DB_PER_NAT
         errors.append(error.mean(dim=(1, 2)))
         audible.append((error * heard).sum(dim=(1, 2)) / heard.sum(dim=(1, 2)))
         kl.append(posterior.kl())
@@ -117,7 +116,7 @@ def vae_card(name: str, config: dict[str, Any], figures: dict[str, float], *, va
         "",
         "```python",
         "from lasslab.models.vae import load_vae",
-        "from lasslab.signal.mel import log_mel_spectrogram",
+        "from lasslab.signal.mel import DB_PER_NAT, log_mel_spectrogram",
         f'vae = load_vae("{name}")',
         "latent = vae.encode(log_mel_spectrogram(waveforms, vae.mel))  # (B, Z, N / 4, M / 4)",
         "log_mel = vae.decode(latent)",
@@ -138,9 +137,9 @@ def vae_card(name: str, config: dict[str, Any], figures: dict[str, float], *, va
         "",
         "| | |",
         "|---|---:|",
-        f"| mean error of the log-mel | {figures['error']:.3f} nats = {figures['error'] * DECIBEL:.2f} dB |",
+        f"| mean error of the log-mel | {figures['error']:.3f} nats = {figures['error'] * DB_PER_NAT:.2f} dB |",
         f"| within 60 dB of the loudest point | {figures['error_audible']:.3f} nats ="
-        f" {figures['error_audible'] * DECIBEL:.2f} dB |",
+        f" {figures['error_audible'] * DB_PER_NAT:.2f} dB |",
         f"| KL divergence from a standard normal | {figures['kl']:.3f} nats for each number of the latent |",
         f"| channels that tell more than {AWAKE:g} nats | {figures['awake']} of {size.latent_channels} |",
         f"| scaling factor | {size.scaling_factor:g} |",

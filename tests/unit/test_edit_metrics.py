@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lasslab.evaluation.edit_metrics import DB_PER_NAT, judge_edits, preservation, silent_points
+from lasslab.evaluation.edit_metrics import judge_edits, preservation, silent_points
+from lasslab.signal.mel import DB_PER_NAT
 
 NONE = torch.tensor([-1])
 FIRST = torch.tensor([0])
