@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from doubles import Hum
 from sklearn.metrics import roc_auc_score
 
 from lasslab.evaluation.localisation import active_points, area_under_roc, levels, localisation, localise
@@ -18,17 +19,10 @@ TINY = VelocityConfig(channels=(8, 16), attention=(True, True), head_width=8, la
 INSTRUCTION = "remove the dog barking"
 
 
-class Hum:
-    name, mel = "hum", VAE.mel()
-
-    def __call__(self, log_mel: torch.Tensor) -> torch.Tensor:
-        return log_mel.exp().mean(1).repeat_interleave(self.mel.hop_length, dim=-1)
-
-
 def editor(kind: type = FlowEditor, **settings) -> FlowEditor:
     torch.manual_seed(0)
     vae, network = MelVAE(VAE).eval(), VelocityNetwork(TINY)
-    return kind(network, vae, Hum(), load_text_encoder("minilm"), **settings)
+    return kind(network, vae, Hum(VAE.mel()), load_text_encoder("minilm"), **settings)
 
 
 def noise(n: int) -> torch.Tensor:

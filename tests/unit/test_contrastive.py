@@ -5,13 +5,13 @@ from dataclasses import asdict, fields, replace
 
 import pytest
 import torch
+from doubles import LetterEncoder
 from torch import nn
 
 from lasslab.data.corpora import Clip
 from lasslab.data.synthesis import EVENT_CLASSES
 from lasslab.models.checkpoints import read_config
 from lasslab.models.clap import CLAP, CLAPConfig, CLAPOutput, load_clap
-from lasslab.models.text import TextEmbedding
 from lasslab.training.clap_card import measure, publish
 from lasslab.training.contrastive import (
     CONTRASTIVE_PRESETS,
@@ -45,16 +45,6 @@ SMALL = replace(
 
 def noise(*shape: int, seed: int = 0, level: float = 0.1) -> torch.Tensor:
     return level * torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-class LetterEncoder:
-    dim = 6
-    name = "letters"
-
-    def __call__(self, texts) -> TextEmbedding:
-        (text,) = texts
-        codes = torch.tensor([float(ord(letter)) for letter in text])
-        return TextEmbedding(torch.sin(codes[:, None] * torch.arange(1.0, 7.0))[None], torch.ones(1, len(text)).bool())
 
 
 def batch(labels=("dog", "rain", "dog")) -> dict:

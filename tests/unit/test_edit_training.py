@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from doubles import Hum, stopping
 from safetensors.torch import load_file
 
 from lasslab.models import velocity as velocity_module
@@ -38,17 +39,6 @@ from lasslab.training.recipes import PRESETS, train_recipe
 TINY = VelocityConfig(channels=(8, 16), attention=(False, True), head_width=8, latent_channels=2, text_dim=384)
 VAE = VAEConfig(channels=(4, 8), latent_channels=2, n_mels=16)
 every_process = pytest.mark.parametrize("process", PROCESSES)
-
-
-class Hum:
-    """A vocoder by hand: a fixed wave in every frame, as loud as the frame's mean magnitude."""
-
-    name, mel = "hum", VAE.mel()
-
-    def __call__(self, log_mel: torch.Tensor) -> torch.Tensor:
-        hop = self.mel.hop_length
-        wave = torch.sin(2 * torch.pi * torch.arange(hop) / hop * 3)
-        return log_mel.exp().mean(1).repeat_interleave(hop, dim=-1) * wave.repeat(log_mel.shape[-1])
 
 
 class Loudness:
@@ -151,7 +141,7 @@ def test_each_example_loses_its_words_on_its_own_and_never_its_original(process)
 
 
 def test_validation_asks_how_close_an_edit_is_to_its_target_s_caption():
-    codec, embedding = LatentCodec(vae(), Hum()), Loudness()
+    codec, embedding = LatentCodec(vae(), Hum(VAE.mel())), Loudness()
     objective, trained = Editing(codec, embedding, n_steps=2), network().eval()
     assert objective.monitor == "clap" and Editing().monitor == "fit"
     figures = objective.validate(trained, batch())
@@ -224,7 +214,7 @@ def small(workshop, monkeypatch) -> EditRecipe:
     monkeypatch.delenv("LASSLAB_CACHE", raising=False)
     monkeypatch.setitem(velocity_module.SIZES, "quick", TINY)
     for module in (editing, latent):
-        monkeypatch.setattr(module, "load_vocoder", lambda name, device: Hum())
+        monkeypatch.setattr(module, "load_vocoder", lambda name, device: Hum(VAE.mel()))
     monkeypatch.setattr(editing, "load_clap", lambda name, device: Loudness())
     return replace(
         EDIT_PRESETS["quick"],
@@ -291,20 +281,9 @@ def test_a_card_tells_every_stage_by_its_own_objective():
 
 
 def test_a_stopped_training_goes_on_to_the_same_numbers(small, tmp_path, monkeypatch):
-    import os
-    import signal
-
     train_editing(small, tmp_path / "whole", progress=False)
-    plain, calls = Editing.loss, []
-
-    def stopping(self, *arguments):
-        calls.append(1)
-        if len(calls) == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return plain(self, *arguments)
-
     with monkeypatch.context() as patch:
-        patch.setattr(Editing, "loss", stopping)
+        patch.setattr(Editing, "loss", stopping(Editing.loss, at=3))
         assert train_editing(small, tmp_path / "parts", progress=False).stopped
     assert train_editing(small, tmp_path / "parts", resume=True, progress=False).step == 4
     ours, theirs = weights(tmp_path / "parts"), weights(tmp_path / "whole")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from doubles import Hum, LetterEncoder
 from torch import nn
 
 from lasslab import diffusion
@@ -12,7 +13,7 @@ from lasslab.flow import Trajectory, interpolate
 from lasslab.models.checkpoints import save_network
 from lasslab.models.editing import EditNetwork, save_edit_network
 from lasslab.models.lora import LoRAConfig, adapt
-from lasslab.models.text import TextEmbedding, load_text_encoder
+from lasslab.models.text import load_text_encoder
 from lasslab.models.vae import MelVAE, VAEConfig
 from lasslab.models.velocity import VelocityConfig, VelocityNetwork
 from lasslab.systems import latent
@@ -33,36 +34,6 @@ VAE = VAEConfig(channels=(4, 8), latent_channels=2, n_mels=16)
 TINY = VelocityConfig(channels=(8, 16), attention=(False, True), head_width=8, latent_channels=2, text_dim=6)
 KINDS = {"flow": FlowEditor, "diffusion": DiffusionEditor}
 both_kinds = pytest.mark.parametrize("kind", KINDS)
-
-
-class LetterEncoder:
-    """One token per letter."""
-
-    dim, name = 6, "letters"
-
-    def __init__(self) -> None:
-        self.encoded: list[str] = []
-
-    def to(self, device) -> "LetterEncoder":
-        return self
-
-    def __call__(self, texts) -> TextEmbedding:
-        self.encoded += texts
-        (text,) = texts
-        codes = torch.tensor([float(ord(letter)) for letter in text])
-        tokens = torch.sin(codes[:, None] * torch.arange(1.0, 7.0))[None]
-        return TextEmbedding(tokens, torch.ones(1, len(text), dtype=torch.bool))
-
-
-class Hum:
-    """A vocoder by hand: a fixed wave in every frame, as loud as the frame's mean magnitude."""
-
-    name, mel = "hum", VAE.mel()
-
-    def __call__(self, log_mel: torch.Tensor) -> torch.Tensor:
-        hop = self.mel.hop_length
-        wave = torch.sin(2 * torch.pi * torch.arange(hop) / hop * 3)
-        return log_mel.exp().mean(1).repeat_interleave(hop, dim=-1) * wave.repeat(log_mel.shape[-1])
 
 
 class Spy(nn.Module):
@@ -87,7 +58,7 @@ def vae() -> MelVAE:
 
 
 def editor(kind: type, network: nn.Module | None = None, **settings):
-    return kind(network or Spy(), vae(), Hum(), LetterEncoder(), **settings)
+    return kind(network or Spy(), vae(), Hum(VAE.mel()), LetterEncoder(), **settings)
 
 
 def network() -> VelocityNetwork:
@@ -284,7 +255,7 @@ def test_the_floor_is_the_original():
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch) -> Path:
     monkeypatch.setenv("LASSLAB_CHECKPOINTS", str(tmp_path))
-    monkeypatch.setattr(latent, "load_vocoder", lambda name, device: Hum())
+    monkeypatch.setattr(latent, "load_vocoder", lambda name, device: Hum(VAE.mel()))
     save_network(tmp_path / "tiny-vae", vae(), {"system": "vae", "network": VAE})
     return tmp_path
 
@@ -338,5 +309,5 @@ def test_the_ceiling_loads_by_name(root, monkeypatch):
     from lasslab.systems import separation
 
     monkeypatch.setattr(separation, "load_vae", lambda device: vae())
-    monkeypatch.setattr(separation, "load_vocoder", lambda device: Hum())
+    monkeypatch.setattr(separation, "load_vocoder", lambda device: Hum(VAE.mel()))
     assert type(load_editor("round-trip", device="cpu")) is RoundTrip

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from doubles import Bands, BatchedDice, Dice, Scripted
 
 from lasslab.data.pairs import load_pair, read_pairs
 from lasslab.evaluation import batches
@@ -34,37 +35,6 @@ METRICS = {*SET_METRICS, *ITEM_METRICS}
 REAL_PAIRS = Path(os.environ.get("LASSLAB_DATA", "")) / "pairs-fold4.csv"
 
 
-class Bands:
-    """An embedding known by hand: the share of a sound's energy in three bands; classes are the squares."""
-
-    name = "by-hand"
-    labels = ("low", "middle", "high")
-    fingerprint = "abc"
-    calls = 0
-
-    def embed_audio(self, waveforms, *, sample_rate=16_000):
-        self.calls += 1
-        power = torch.fft.rfft(waveforms.double(), n=8_000).abs().square()
-        bands = torch.stack([part.sum(-1) for part in power.split([500, 1_500, 2_001], dim=-1)], dim=-1) + 1e-9
-        return (bands / bands.sum(-1, keepdim=True)).sqrt().float()
-
-    def embed_text(self, texts):
-        return torch.stack([torch.eye(3)[self.labels.index(text.split()[-1])] for text in texts])
-
-    def classify(self, waveforms, *, sample_rate=16_000):
-        return self.embed_audio(waveforms, sample_rate=sample_rate).square()
-
-
-class Scripted:
-    name = "scripted"
-
-    def __init__(self, answer, name="scripted"):
-        self.answer, self.name = answer, name
-
-    def __call__(self, waveform, query, *, sample_rate=16_000, generator=None):
-        return self.answer(waveform, query)
-
-
 class Remembers:
     """A ceiling: the target, a little louder than it was."""
 
@@ -73,21 +43,6 @@ class Remembers:
     def __call__(self, waveform, query, *, target=None, sample_rate=16_000, generator=None):
         assert target.shape == waveform.shape
         return 1.1 * target
-
-
-class Dice:
-    """A system that draws random numbers, for one mixture or for several."""
-
-    name = "dice"
-
-    def __call__(self, waveform, query, *, sample_rate=16_000, generator=None):
-        return waveform + 0.1 * torch.randn(waveform.shape, generator=generator)
-
-
-class BatchedDice(Dice):
-    def separate_batch(self, mixtures, queries, *, sample_rate=16_000, generators=None):
-        rows = zip(mixtures, queries, generators, strict=True)
-        return torch.stack([self(mixture, query, generator=generator) for mixture, query, generator in rows])
 
 
 @pytest.fixture(scope="module")

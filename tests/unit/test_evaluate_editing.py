@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from doubles import Bands, BatchedDice, Dice, Scripted
 
 from lasslab.data.corpora import load_corpus
 from lasslab.data.edits import EditDataset
@@ -28,35 +29,6 @@ METRICS |= {"edit_accuracy", "heard", "gone", "preservation", "preservation_db"}
 WORDS = {"add": "add something {b}", "remove": "remove something {a}", "replace": "replace something {a} with {b}"}
 
 
-class Bands:
-    """An embedding known by hand: the share of a sound's energy in three bands; classes are the squares."""
-
-    name = "by-hand"
-    labels = ("low", "middle", "high")
-    fingerprint = "abc"
-
-    def embed_audio(self, waveforms, *, sample_rate=16_000):
-        power = torch.fft.rfft(waveforms.double(), n=8_000).abs().square()
-        bands = torch.stack([part.sum(-1) for part in power.split([500, 1_500, 2_001], dim=-1)], dim=-1) + 1e-9
-        return (bands / bands.sum(-1, keepdim=True)).sqrt().float()
-
-    def embed_text(self, texts):
-        return torch.stack([torch.eye(3)[self.labels.index(text.split()[-1])] for text in texts])
-
-    def classify(self, waveforms, *, sample_rate=16_000):
-        return self.embed_audio(waveforms, sample_rate=sample_rate).square()
-
-
-class Scripted:
-    """An editor by hand."""
-
-    def __init__(self, answer, name="scripted"):
-        self.answer, self.name = answer, name
-
-    def __call__(self, waveform, instruction, *, sample_rate=16_000, generator=None):
-        return self.answer(waveform, instruction)
-
-
 class Remembers:
     """A ceiling that loses nothing."""
 
@@ -65,21 +37,6 @@ class Remembers:
     def __call__(self, waveform, query, *, target=None, sample_rate=16_000, generator=None):
         assert target.shape == waveform.shape
         return target
-
-
-class Dice:
-    """An editor that draws random numbers, one by one or together."""
-
-    name = "dice"
-
-    def __call__(self, waveform, instruction, *, sample_rate=16_000, generator=None):
-        return waveform + 0.1 * torch.randn(waveform.shape, generator=generator)
-
-
-class BatchedDice(Dice):
-    def edit_batch(self, originals, instructions, *, sample_rate=16_000, generators=None):
-        rows = zip(originals, instructions, generators, strict=True)
-        return torch.stack([self(original, words, generator=generator) for original, words, generator in rows])
 
 
 def band(name: str, random: torch.Generator, n: int = 8_000) -> torch.Tensor:

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from doubles import LetterEncoder
 from torch import nn
 
 from lasslab.models.checkpoints import save_network
@@ -17,7 +18,6 @@ from lasslab.models.film_resunet import (
     rotate,
 )
 from lasslab.models.mask_networks import MASK_NETWORKS
-from lasslab.models.text import TextEmbedding
 from lasslab.systems.separation import MaskSeparator, load_separator
 
 TINY = FiLMResUNetConfig(channels=(4, 8, 8), text_dim=6, text_width=5)
@@ -36,16 +36,6 @@ def make(config: FiLMResUNetConfig = TINY) -> FiLMResUNet:
 def inputs(batch: int = 2, n_bins: int = 257, n_frames: int = 21, n_tokens: int = 4):
     scaled = torch.rand(batch, n_bins, n_frames, generator=torch.Generator().manual_seed(1))
     return scaled, randn(batch, n_tokens, 6, seed=2), torch.ones(batch, n_tokens, dtype=torch.bool)
-
-
-class LetterEncoder:
-    dim = 6
-    name = "letters"
-
-    def __call__(self, texts) -> TextEmbedding:
-        (text,) = texts
-        codes = torch.tensor([float(ord(letter)) for letter in text])
-        return TextEmbedding(torch.sin(codes[:, None] * torch.arange(1.0, 7.0))[None], torch.ones(1, len(text)).bool())
 
 
 @pytest.mark.parametrize("scale", [True, False])

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from doubles import Hum, LetterEncoder
 from torch import nn
 
 from lasslab.data.clips import Clip
@@ -29,32 +30,6 @@ TINY = VelocityConfig(channels=(8, 16), attention=(False, True), head_width=8, l
 
 def randn(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-class LetterEncoder:
-    dim, name = 6, "letters"
-
-    def to(self, device) -> "LetterEncoder":
-        return self
-
-    def __call__(self, texts) -> TextEmbedding:
-        (text,) = texts
-        codes = torch.tensor([float(ord(letter)) for letter in text])
-        return TextEmbedding(torch.sin(codes[:, None] * torch.arange(1.0, 7.0))[None], torch.ones(1, len(text)).bool())
-
-
-class Hum:
-    """A vocoder: a tone as loud as each frame's mean magnitude."""
-
-    name = "hum"
-
-    def __init__(self, mel: MelConfig) -> None:
-        self.mel = mel
-
-    def __call__(self, log_mel: torch.Tensor) -> torch.Tensor:
-        hop = self.mel.hop_length
-        wave = torch.sin(2 * torch.pi * torch.arange(hop) / hop * 3)
-        return log_mel.exp().mean(1).repeat_interleave(hop, dim=-1) * wave.repeat(log_mel.shape[-1])
 
 
 class Folding(nn.Module):

@@ -1,20 +1,18 @@
 """Training of flow and diffusion: who loses its words, fixed validation, trainings that go on as they were."""
 
 import json
-import os
 import shutil
-import signal
-from collections.abc import Callable
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import pytest
 import torch
+from doubles import LetterEncoder, stopping
 from safetensors.torch import load_file
 
 from lasslab.models import velocity as velocity_module
 from lasslab.models.checkpoints import read_config, save_network
-from lasslab.models.text import TextCache, TextEmbedding
+from lasslab.models.text import TextCache
 from lasslab.models.vae import MelVAE, VAEConfig
 from lasslab.models.velocity import VelocityConfig, VelocityNetwork
 from lasslab.training.card_parts import trained_config
@@ -34,15 +32,6 @@ from lasslab.training.runs import read_recipe
 
 TINY = VelocityConfig(channels=(8, 16), attention=(False, True), head_width=8, latent_channels=2, text_dim=6)
 every_process = pytest.mark.parametrize("process", PROCESSES)
-
-
-class LetterEncoder:
-    dim, name, device = 6, "letters", torch.device("cpu")
-
-    def __call__(self, texts) -> TextEmbedding:
-        (text,) = texts
-        codes = torch.tensor([float(ord(letter)) for letter in text])
-        return TextEmbedding(torch.sin(codes[:, None] * torch.arange(1.0, 7.0))[None], torch.ones(1, len(text)).bool())
 
 
 class Spy(torch.nn.Module):
@@ -306,18 +295,6 @@ def test_a_training_leaves_a_checkpoint_that_says_what_it_is(small, tmp_path, pr
         train_generation(recipe, tmp_path / "run", progress=False)
     with pytest.raises(ValueError, match="seconds=0.25"):
         train_generation(replace(recipe, seconds=0.3), tmp_path / "run", resume=True, progress=False)
-
-
-def stopping(plain: Callable, at: int) -> Callable:
-    calls = []
-
-    def loss(self, *arguments):
-        calls.append(1)
-        if len(calls) == at:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return plain(self, *arguments)
-
-    return loss
 
 
 @every_process

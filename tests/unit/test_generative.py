@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from doubles import Hum, LetterEncoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -34,26 +35,6 @@ KINDS: dict[str, type[LatentSeparator]] = {"flow": FlowSeparator, "diffusion": D
 both_kinds = pytest.mark.parametrize("kind", KINDS)
 
 
-class LetterEncoder:
-    """One token per letter."""
-
-    dim = 6
-    name = "letters"
-
-    def __init__(self) -> None:
-        self.encoded: list[str] = []
-
-    def to(self, device) -> "LetterEncoder":
-        return self
-
-    def __call__(self, texts) -> TextEmbedding:
-        self.encoded += texts
-        (text,) = texts
-        codes = torch.tensor([float(ord(letter)) for letter in text])
-        tokens = torch.sin(codes[:, None] * torch.arange(1.0, 7.0))[None]
-        return TextEmbedding(tokens, torch.ones(1, len(text), dtype=torch.bool))
-
-
 class Folding(nn.Module):
     """A VAE by hand: 4 x 4 points of the log-mel, brought to about unit variance, are the 16 channels of the latent."""
 
@@ -71,21 +52,6 @@ class Folding(nn.Module):
 
     def decode(self, latent: torch.Tensor) -> torch.Tensor:
         return (3 * F.pixel_shuffle(latent, 4)[:, 0].mT - 5).clamp(min=self.silence)
-
-
-class Hum:
-    """A vocoder by hand: a fixed wave, which repeats in every frame, as loud as the frame's mean magnitude."""
-
-    name = "hum"
-
-    def __init__(self, mel: MelConfig) -> None:
-        self.mel, self.lengths = mel, []
-
-    def __call__(self, log_mel: torch.Tensor) -> torch.Tensor:
-        self.lengths.append(log_mel.shape[-1])
-        hop = self.mel.hop_length
-        wave = torch.sin(2 * torch.pi * torch.arange(hop) / hop * 3)
-        return log_mel.exp().mean(1).repeat_interleave(hop, dim=-1) * wave.repeat(log_mel.shape[-1])
 
 
 class Known(nn.Module):
