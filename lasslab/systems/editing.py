@@ -252,7 +252,7 @@ class InversionEditor(LatentEditor):
         text = self.text_encoder([sentence or "nothing" for sentence in sentences]).to(self.device)
         unsaid = torch.tensor([not sentence for sentence in sentences], device=self.device)
         text = without_words(text, unsaid)
-        return tuple(TextEmbedding(*(part[rows] for part in text)) for rows in _halves(len(words)))
+        return tuple(TextEmbedding(*half) for half in zip(*(part.chunk(2) for part in text), strict=True))
 
     def generate(
         self,
@@ -282,10 +282,6 @@ def in_words(instruction: str) -> tuple[str, str]:
     if found.task is None or not (found.removed or found.added):
         return "", instruction
     return found.removed, found.added
-
-
-def _halves(n: int) -> tuple[slice, slice]:
-    return slice(0, n), slice(n, 2 * n)
 
 
 def _without_first(observe: Observer | None) -> Observer | None:
