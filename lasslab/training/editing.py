@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from lasslab.data.edits import EditDataset
 from lasslab.flow import Condition
 from lasslab.models.bigvgan import load_vocoder
-from lasslab.models.checkpoints import CONFIG_FILE, find_checkpoint, read_config, weights_sha256
+from lasslab.models.checkpoints import find_checkpoint
 from lasslab.models.clap import AudioTextEmbedding, load_clap
 from lasslab.models.editing import EditNetwork, instruct, save_edit_network
 from lasslab.models.lora import ADAPTER_FOLDER, LoRAConfig, adapt, load_adapter, trainable_parameters
@@ -30,7 +30,7 @@ from lasslab.systems.editing import T_START
 from lasslab.training.fit import FitResult
 from lasslab.training.generation import PUBLISHED, QUICK, Generation, LatentRecipe
 from lasslab.training.latents import LatentPairs
-from lasslab.training.runs import check_folder, fit_recipe, start_weights
+from lasslab.training.runs import check_folder, fit_recipe
 from lasslab.training.sounds import collated, held_out_clips, training_clips
 
 OBJECTIVES = {"flow": "edit", "diffusion": "audit"}  # process -> what `lasslab train` is asked for
@@ -230,24 +230,12 @@ def edit_network(recipe: EditRecipe, vae: MelVAE, *, resume: bool = False) -> Ed
         raise ValueError(f"text_encoder={recipe.text_encoder!r} has no words: an editor is told what to do")
     network = recipe.network(vae, text_dim=encoder.dim)  # it seeds the adapter's initial weights, too
     start = find_checkpoint(recipe.start_from) if recipe.start_from and not resume else None
-    if start:
-        check_same_space(start, vae)
-    start_weights(network, recipe, resume=resume)
+    recipe.start(network, vae, resume=resume)
     if start and (start / ADAPTER_FOLDER).is_dir():
         encoder = load_adapter(encoder, start, trainable=True)
     elif recipe.rank:
         encoder = adapt(encoder, LoRAConfig(rank=recipe.rank, alpha=recipe.alpha))
     return EditNetwork(network, encoder)
-
-
-def check_same_space(start: Path, vae: MelVAE) -> None:
-    """Refuse to start from weights that were trained in the latent space of another VAE."""
-    known = read_config(start).get("vae_sha256", "")
-    if known and known != weights_sha256(vae):
-        raise ValueError(
-            f"{start / CONFIG_FILE}: its weights were trained with another VAE than this one: start from a checkpoint "
-            "of the same latent space, or anew with start_from="
-        )
 
 
 def training_edits(recipe: EditRecipe) -> EditDataset:

@@ -20,7 +20,7 @@ from lasslab.data.mixtures import MixtureDataset
 from lasslab.diffusion import diffusion_loss
 from lasslab.diffusion import sample as sample_diffusion
 from lasslab.flow import Condition, Field, flow_loss, guided, solve, time_grid
-from lasslab.models.checkpoints import weights_sha256
+from lasslab.models.checkpoints import CONFIG_FILE, find_checkpoint, read_config, weights_sha256
 from lasslab.models.text import TextCache, load_text_encoder
 from lasslab.models.vae import MelVAE, load_vae
 from lasslab.models.velocity import SIZES, VelocityNetwork, condition_on
@@ -196,6 +196,36 @@ class LatentRecipe(SoundRecipe):
         torch.manual_seed(self.seed)
         return VelocityNetwork(replace(SIZES[self.size], text_dim=text_dim, latent_channels=vae.config.latent_channels))
 
+    def start(self, network: VelocityNetwork, vae: MelVAE, *, resume: bool) -> None:
+        """Load the weights that the recipe starts from, if any; a resumed run has its own.
+
+        A flow's network gives x_1 - x_0 and a diffusion's x_0. Where one starts from the other, the last layer is
+        turned round and halved: as it stands the mean squared error would begin near 5, which throws the network out
+        of what it has learned, and so it begins near 0.5.
+
+        Args:
+            network: changed in place.
+            vae: the latent space.
+            resume: whether the run continues what is there.
+
+        Raises:
+            ValueError: there is no such checkpoint, it does not fit, or it was trained in another latent space.
+        """
+        if not self.start_from or resume:
+            return
+        folder = find_checkpoint(self.start_from)
+        about = read_config(folder)
+        if about.get("vae_sha256", "") not in ("", weights_sha256(vae)):
+            raise ValueError(
+                f"{folder / CONFIG_FILE}: its weights were trained with another VAE than this one: start from a "
+                "checkpoint of the same latent space, or anew with start_from="
+            )
+        start_weights(network, self, resume=resume)
+        if not about.get("system", self.process).startswith(self.process):
+            with torch.no_grad():
+                for weights in network.blocks.conv_out.parameters():
+                    weights.mul_(-0.5)
+
     def about(self, network: VelocityNetwork, vae: MelVAE) -> dict[str, Any]:
         """What the loader of a checkpoint reads, whatever it is trained for."""
         return {
@@ -313,7 +343,7 @@ def train_generation(
     encoder = load_text_encoder(recipe.text_encoder, device=recipe.where)
     vae = load_vae(recipe.vae, device=recipe.where)
     network = recipe.network(vae, text_dim=encoder.dim)
-    start_weights(network, recipe, resume=resume)
+    recipe.start(network, vae, resume=resume)
     heard, unheard = training_mixtures(recipe), validation_mixtures(recipe)  # both, before the long encoding
     held_out = LatentPairs(unheard, vae, progress=progress)
     dataset = LatentPairs(heard, vae, progress=progress)

@@ -322,6 +322,19 @@ def test_flow_and_diffusion_share_the_latents_and_learn_other_things(small, work
     assert any(not torch.equal(flow[name], tensor) for name, tensor in diffusion.items())
 
 
+def test_a_diffusion_that_starts_from_a_flow_turns_its_output_round(small, workshop, tmp_path):
+    """A flow that gave x_1 - x_0 shall begin as (x_0 - x_1) / 2: as it was, such a training never left a loss of 1."""
+    frozen = replace(small, n_steps=1, learning_rate=1e-12, min_learning_rate=0.0)
+    train_generation(replace(small, n_steps=1), tmp_path / "0", progress=False)
+    for number, process in enumerate(("diffusion", "flow")):
+        recipe = replace(frozen, process=process, start_from=str(tmp_path / str(number) / "last"))
+        train_generation(recipe, tmp_path / str(number + 1), progress=False)
+        after = weights(tmp_path / str(number + 1))
+        for name, tensor in weights(tmp_path / str(number)).items():
+            factor = -0.5 if ".conv_out." in name else 1.0
+            assert torch.allclose(after[name], factor * tensor, atol=1e-6), name
+
+
 def test_a_training_may_start_from_another_by_name_or_folder(small, workshop, tmp_path):
     train_generation(replace(small, n_steps=1), tmp_path / "first", progress=False)
     frozen = replace(small, n_steps=1, learning_rate=1e-12, min_learning_rate=0.0, seed=5)
