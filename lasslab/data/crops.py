@@ -7,6 +7,7 @@ Notebook 03.
 """
 
 import math
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,8 @@ from torch import Tensor
 from lasslab.data.clips import Clip
 from lasslab.data.wording import reword
 from lasslab.signal.audio import SAMPLE_RATE, fit_length, resample
+
+_keeping = threading.Lock()  # of every `Crops`, so that they can be copied and sent to workers
 
 MOST_DRAWS = 10_000  # of a clip that shares no sound with the others, before giving up
 
@@ -155,7 +158,8 @@ class Crops:
         share = energy_before[-1] * length / waveform.shape[-1]
         loud = np.flatnonzero(energy > 0.3 * share)
         start = int(starts[loud[0] if len(loud) else energy.argmax()])
-        if not bool(waveform[start : start + length].any()):  # all eight fell into digital silence
+        no_energy = energy_before[start + length] == energy_before[start]
+        if no_energy and not bool(waveform[start : start + length].any()):  # all eight fell into digital silence
             start = min(max(int(waveform.abs().argmax()) - length // 2, 0), spare)
         return waveform[start : start + length]
 
@@ -167,11 +171,16 @@ class Crops:
             if not bool(waveform.any()):
                 raise ValueError(f"clip {self.clips[number].source} is silent: leave it out of the corpus")
             found = waveform, np.concatenate([[0.0], np.cumsum(waveform.double().square().numpy())])
-            self._waveforms[number] = found
-            self._n_cached += len(waveform)
+            self._keep(number, found)
+        return found
+
+    def _keep(self, number: int, found: tuple[Tensor, np.ndarray]) -> None:
+        with _keeping:
+            if self._waveforms.setdefault(number, found) is not found:
+                return  # another thread has read it meanwhile
+            self._n_cached += len(found[0])
             while self._n_cached > self.max_cached and len(self._waveforms) > 1:
                 self._n_cached -= len(self._waveforms.pop(next(iter(self._waveforms)))[0])
-        return found
 
 
 def _clip_probability(clips: Sequence[Clip], weights: Sequence[float] | None) -> np.ndarray:

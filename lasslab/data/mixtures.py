@@ -11,7 +11,11 @@ Notebooks 03 (mixing) and 04 (the cosine filter).
 """
 
 import math
+import threading
 from collections.abc import Sequence
+from contextlib import closing
+from functools import partial
+from itertools import count
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,10 +24,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lasslab.data.clips import Clip
+from lasslab.data.comparison import PairComparison
 from lasslab.data.crops import Augmentation, Crops
+from lasslab.data.threads import in_threads
 from lasslab.signal.audio import SAMPLE_RATE, fit_length, loudness
-from lasslab.signal.spectral import stft
+from lasslab.signal.levels import snr_gain
 
+_COMPARED = ("target", "interference", "snr_db")  # of an item, by the cosine filter
 LOUDNESS_GATE = -70.0  # LUFS; what stays below has no loudness
 
 
@@ -63,22 +70,7 @@ def mix_at_snr(target: Tensor, interference: Tensor, *, snr_db: float | Tensor) 
         ValueError: when the shapes differ, or no finite gain gives the SNR: one of the two is silent, or `snr_db` is
             not a finite number.
     """
-    if target.shape != interference.shape:
-        raise ValueError(
-            f"target {tuple(target.shape)} and interference {tuple(interference.shape)} differ in shape: "
-            "use fit_length on the interference"
-        )
-    energy_target = target.square().sum(-1, keepdim=True)
-    energy_interference = interference.square().sum(-1, keepdim=True)
-    for name, energy in (("target", energy_target), ("interference", energy_interference)):
-        if not bool((energy > 0).all()):
-            raise ValueError(f"the {name} is silent: no gain gives it an SNR, choose another clip or crop")
-    snr = torch.as_tensor(snr_db, dtype=target.dtype, device=target.device)[..., None]
-    gain = (energy_target / energy_interference / 10 ** (snr / 10)).sqrt()
-    if not bool((gain.isfinite() & (gain > 0)).all()):  # an infinite SNR would make it 0
-        raise ValueError(f"no finite gain gives an SNR of {snr_db} dB: give a number of decibels, and audible clips")
-    interference = interference * gain
-    return _fit_peak(target, interference)
+    return _fit_peak(target, interference * snr_gain(target, interference, snr_db=snr_db))
 
 
 def mix_at_equal_loudness(
@@ -334,8 +326,8 @@ class MixtureDataset(Dataset):
         ValueError: when the clips, a range or the threshold cannot give pairs.
     """
 
-    #: candidates looked at between two counts of what passed
-    filter_batch = 64
+    #: candidates that a thread draws and compares at a time, between two counts of what passed
+    filter_batch = 32
     #: pairs whose spectrograms are compared at a time: few enough to stay in a processor's cache
     filter_block = 4
 
@@ -445,37 +437,31 @@ class MixtureDataset(Dataset):
             raise ValueError(f"max_similarity is a cosine in (0, 1], got {max_similarity}")
         kept: list[int] = []
         seen: list[Tensor] = []
-        first = 0
-        while len(kept) < n:
-            numbers = range(first, first + self.filter_batch)
-            similarity = self._similarities(numbers, device)
-            kept += [number for number, passes in zip(numbers, similarity <= max_similarity, strict=True) if passes]
-            seen.append(similarity)
-            first += self.filter_batch
-            if first >= 1_000 and len(kept) < first / 200:
-                raise ValueError(
-                    f"max_similarity={max_similarity} keeps {len(kept)} of {first} candidates: raise it, "
-                    f"or lower snr_db (the median similarity is {torch.cat(seen).median():.2f})"
-                )
+        compare = partial(self._similarities, comparisons=threading.local(), device=device)
+        batches = (range(first, first + self.filter_batch) for first in count(0, self.filter_batch))
+        with closing(in_threads(compare, batches)) as similarities:
+            while len(kept) < n:
+                seen.append(next(similarities))
+                first = self.filter_batch * (len(seen) - 1)
+                kept += (first + (seen[-1] <= max_similarity).nonzero().flatten()).tolist()
+                n_seen = self.filter_batch * len(seen)
+                if n_seen >= 1_000 and len(kept) < n_seen / 200:
+                    raise ValueError(
+                        f"max_similarity={max_similarity} keeps {len(kept)} of {n_seen} candidates: raise it, "
+                        f"or lower snr_db (the median similarity is {torch.cat(seen).median():.2f})"
+                    )
         self.similarities = torch.cat(seen)
         self._candidates = torch.tensor(kept[:n])
 
-    def _similarities(self, numbers: range, device: torch.device) -> Tensor:
-        """Cosines (len(numbers),) of candidates, block by block."""
-        blocks = [numbers[start : start + self.filter_block] for start in range(0, len(numbers), self.filter_block)]
-        return torch.cat([self._block_similarities(block, device) for block in blocks])
-
-    def _block_similarities(self, numbers: range, device: torch.device) -> Tensor:
-        items = [self._draw(number) for number in numbers]
-        batch = {
-            key: torch.stack([item[key] for item in items]).to(device) for key in ("target", "interference", "snr_db")
-        }
-        mixed = mix_batch(batch)
-        spectra = stft(torch.cat([mixed["mixture"], mixed["target"]]))  # (2 B, F, N)
-        # `cosine_similarity` of the magnitudes, from powers: |a| |b| = sqrt(a^2 b^2) takes one root a bin, not two
-        a, b = spectra.real.square().addcmul_(spectra.imag, spectra.imag).chunk(2)
-        norms = (a.sum((-2, -1)) * b.sum((-2, -1))).sqrt()
-        return ((a * b).sqrt_().sum((-2, -1)) / norms.clamp(min=torch.finfo(a.dtype).tiny)).cpu()
+    def _similarities(self, numbers: range, comparisons: threading.local, device: torch.device) -> Tensor:
+        """Cosines (len(numbers),) of candidates, block by block, with a comparison of each thread's own."""
+        if not hasattr(comparisons, "compare"):
+            comparisons.compare = PairComparison(self.filter_block, self.crops.n_samples, device=device)
+        cosines = []
+        for start in range(0, len(numbers), self.filter_block):
+            items = [self._draw(number) for number in numbers[start : start + self.filter_block]]
+            cosines.append(comparisons.compare(*([item[key] for item in items] for key in _COMPARED)))
+        return torch.cat(cosines)
 
 
 def mix_batch(batch: dict) -> dict:

@@ -23,3 +23,35 @@ def level_gain(waveform: Tensor) -> Tensor:
     rms = waveform.square().mean(-1, keepdim=True).sqrt()
     gain = 10 ** (LEVEL_DB / 20) / rms.clamp(min=10 ** (SILENT_DB / 20))
     return torch.where(rms < 10 ** (SILENT_DB / 20), torch.zeros_like(gain), gain)
+
+
+def snr_gain(target: Tensor, interference: Tensor, *, snr_db: float | Tensor) -> Tensor:
+    """The factor on the interference that gives an SNR over the whole clip.
+
+    Args:
+        target: (..., T).
+        interference: (..., T).
+        snr_db: ratio of target to interference energy in dB, a number or (...,).
+
+    Returns:
+        Positive factors (..., 1).
+
+    Raises:
+        ValueError: the shapes differ, or no finite gain gives the SNR: one of the two is silent, or `snr_db` is not a
+            finite number.
+    """
+    if target.shape != interference.shape:
+        raise ValueError(
+            f"target {tuple(target.shape)} and interference {tuple(interference.shape)} differ in shape: "
+            "use fit_length on the interference"
+        )
+    norms = []
+    for name, part in (("target", target), ("interference", interference)):
+        norms.append(torch.linalg.vector_norm(part, dim=-1, keepdim=True))
+        if not bool((norms[-1] > 0).all()):
+            raise ValueError(f"the {name} is silent: no gain gives it an SNR, choose another clip or crop")
+    snr = torch.as_tensor(snr_db, dtype=target.dtype, device=target.device)[..., None]
+    gain = norms[0] / norms[1] / 10 ** (snr / 20)
+    if not bool((gain.isfinite() & (gain > 0)).all()):  # an infinite SNR would make it 0
+        raise ValueError(f"no finite gain gives an SNR of {snr_db} dB: give a number of decibels, and audible clips")
+    return gain

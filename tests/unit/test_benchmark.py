@@ -79,9 +79,7 @@ def test_floors_of_orthogonal_tones_are_analytic(pairs, snr_db):
         "si_sdr": None,
         "si_sdri": None,
     }
-    assert floors["mixture"] == pytest.approx(
-        {"sdr": snr_db, "sdri": 0, "si_sdr": snr_db, "si_sdri": 0}, abs=1e-4
-    )
+    assert floors["mixture"] == pytest.approx({"sdr": snr_db, "sdri": 0, "si_sdr": snr_db, "si_sdri": 0}, abs=1e-4)
     best = 10 * math.log10(1 + 10 ** (snr_db / 10))  # gain E_s / (E_s + E_n) on orthogonal parts
     assert floors["constant_gain"]["sdr"] == pytest.approx(best, abs=1e-4)
     assert floors["constant_gain"]["si_sdr"] == pytest.approx(snr_db, abs=1e-4)
@@ -209,17 +207,13 @@ def test_the_table_lines_up_and_names_what_it_shows(pairs, pair_list):
 
 def test_a_dataset_is_evaluated_at_its_own_levels():
     clips = [
-        Clip(label, (label,), f"{label}-{i}", "synthesis", seed=i, seconds=1.0)
-        for label in EVENTS
-        for i in (0, 1)
+        Clip(label, (label,), f"{label}-{i}", "synthesis", seed=i, seconds=1.0) for label in EVENTS for i in (0, 1)
     ]
     dataset = MixtureDataset(clips, n=4, seconds=1.0, snr_db=(-10.0, 10.0), seed=3)
     report = run(MixtureAsEstimate(), dataset, corpus="synthesis")
     levels = [float(dataset[i]["snr_db"]) for i in range(4)]
     assert report.scores[:, 0].tolist() == pytest.approx(levels, abs=1e-3)
-    assert report.heading.startswith(
-        f"4 pairs of synthesis, mixed at {min(levels):.1f} to {max(levels):.1f} dB"
-    )
+    assert report.heading.startswith(f"4 pairs of synthesis, mixed at {min(levels):.1f} to {max(levels):.1f} dB")
     assert [item["caption"] for item in report.items] == [dataset[i]["query"] for i in range(4)]
 
 
@@ -286,9 +280,7 @@ def test_the_commit_is_that_of_the_package(tmp_path, monkeypatch):
 
 
 @pytest.mark.real_audio
-@pytest.mark.skipif(
-    not REAL_PAIRS.is_file(), reason="set LASSLAB_DATA to a folder with ESC-50 and pairs-fold4.csv"
-)
+@pytest.mark.skipif(not REAL_PAIRS.is_file(), reason="set LASSLAB_DATA to a folder with ESC-50 and pairs-fold4.csv")
 def test_real_recordings_have_the_expected_floors_and_ceiling():
     pairs = read_pairs(REAL_PAIRS, REAL_PAIRS.parent / "ESC-50" / "audio")[:24]
     report = run(ConstantGain(0.5), pairs)

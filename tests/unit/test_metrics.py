@@ -41,9 +41,7 @@ def test_the_floors_at_0_db():
     mixture = target + other
     scores = {"target": target, "mixture": mixture}
     assert sdr(estimate=torch.zeros_like(target), target=target).item() == 0.0
-    assert sdr_improvement(estimate=mixture / 2, **scores).item() == pytest.approx(
-        10 * math.log10(2), abs=1e-6
-    )
+    assert sdr_improvement(estimate=mixture / 2, **scores).item() == pytest.approx(10 * math.log10(2), abs=1e-6)
     assert si_sdr(estimate=mixture / 2, target=target).item() == pytest.approx(0, abs=1e-6)
     assert si_sdr_improvement(estimate=mixture / 2, **scores).item() == pytest.approx(0, abs=1e-9)
     assert sdr_improvement(estimate=mixture, **scores).item() == 0.0
@@ -135,9 +133,7 @@ def test_bootstrap_interval_covers_the_mean_as_often_as_it_says():
     for seed in range(200):
         low, high = bootstrap_interval(noise(60, seed=seed), confidence=0.9, n_resamples=400, seed=seed)
         covered += low <= 0 <= high
-    assert (
-        165 <= covered <= 194
-    )  # 180 expected, standard deviation 4.2; the percentile interval is a little short
+    assert 165 <= covered <= 194  # 180 expected, standard deviation 4.2; the percentile interval is a little short
 
 
 def test_bootstrap_interval_is_seeded_and_narrows():

