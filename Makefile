@@ -5,21 +5,26 @@
 # make tables   make the tables of README.md again from the reports in data/reports
 # make clean    remove the environment and what the targets above left behind
 #
+# Two notebooks, or two files of tests, run at a time: JOBS=4 for a larger machine, JOBS=1 for one short of memory.
+#
 # Each target sets up .venv by itself when it is missing or older than the dependency files.
 
 PYTHON3 ?= python3
 VENV    := .venv
 PYTHON  := $(VENV)/bin/python
 READY   := $(VENV)/.ready
+JOBS    ?= 2
+SPREAD  := -n $(JOBS) --dist loadfile
+QUIET   := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 
 .PHONY: course test lab student tables clean
 
 course: $(READY)
-	$(PYTHON) -m lasslab.course.runner --out build/course
+	$(PYTHON) -m lasslab.course.runner --out build/course --jobs $(JOBS)
 
 test: $(READY)
-	MPLBACKEND=Agg $(PYTHON) -m pytest tests
-	OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m pytest --nbval-lax --nbval-current-env -p no:cacheprovider notebooks
+	$(QUIET) MPLBACKEND=Agg $(PYTHON) -m pytest $(SPREAD) tests
+	$(QUIET) $(PYTHON) -m pytest $(SPREAD) --nbval-lax --nbval-current-env -p no:cacheprovider notebooks
 
 lab: $(READY)
 	$(PYTHON) -m jupyterlab notebooks

@@ -10,13 +10,16 @@ widget, in a traceback on stderr, or in an exercise whose check did not pass.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
+import multiprocessing
 import os
 import platform
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -398,24 +401,32 @@ def run_course(
     output_dir: Path | str,
     only: Sequence[str] = (),
     allow_undone: bool = False,
+    n_jobs: int = 1,
     say: Callable[[str], None] = lambda line: None,
 ) -> list[RunResult]:
-    """Run every notebook of the course in order, one line of progress each, and write the report.
+    """Run every notebook of the course, one line of progress each in their order, and write the report.
 
-    A failing notebook does not stop the others.
+    A failing notebook does not stop the others. Several at a time share the cores among them: a notebook by itself
+    keeps one core busy and the others now and then.
 
     Args:
         notebooks: the folder of the course.
         output_dir: gets index.html and one folder per run.
         only: run just the notebooks whose names begin with one of these, ``("00", "04")``.
         allow_undone: accept exercises that are "not done yet".
+        n_jobs: notebooks that run at a time, each in a process of its own.
         say: called with each line of progress.
 
     Returns:
         The results, in the order of the course; `passed` tells which failed.
+
+    Raises:
+        ValueError: there is no such notebook, or n_jobs is not positive.
     """
     from lasslab.course.report import course_page
 
+    if n_jobs < 1:
+        raise ValueError(f"n_jobs must be at least 1, got {n_jobs}: how many notebooks run at a time")
     folder = Path(output_dir)
     plan = [run for run in course_plan(notebooks) if not only or run[0].name.startswith(tuple(only))]
     if not plan:
@@ -424,8 +435,8 @@ def run_course(
     commit = f"Commit {made['commit']}" if made["commit"] else "Outside of a repository"
     machine = f"{commit}; {made['device']}; Python {made['python']}; {made['platform']}."
     results: list[RunResult] = []
-    for path, name, parameters in plan:
-        result = _run_or_refuse(path, parameters, folder / name, allow_undone=allow_undone)
+    tasks = [(path, parameters, folder / name, allow_undone) for path, name, parameters in plan]
+    for (_, name, _), result in zip(plan, _run_all(tasks, n_jobs), strict=True):
         results.append(result)
         verdict = "passed" if result.passed else f"FAILED  {result.error}"
         say(f"{name:<32} {result.seconds:7.1f} s {result.peak_memory_mb:8.0f} MB  {verdict}")
@@ -435,7 +446,26 @@ def run_course(
     return results
 
 
-def _run_or_refuse(path: Path, parameters: dict[str, Any], folder: Path, *, allow_undone: bool) -> RunResult:
+def _run_all(tasks: Sequence[tuple[Path, dict[str, Any], Path, bool]], n_jobs: int) -> Iterator[RunResult]:
+    """The results of `_run_or_refuse` for each of the tasks, in their order."""
+    if n_jobs == 1:
+        yield from itertools.starmap(_run_or_refuse, tasks)
+        return
+    with ProcessPoolExecutor(
+        n_jobs,
+        mp_context=multiprocessing.get_context("spawn"),  # a forked process would share the sockets of this one
+        initializer=_share_cores,
+        initargs=(n_jobs,),
+    ) as processes:
+        yield from processes.map(_run_or_refuse, *zip(*tasks, strict=True))
+
+
+def _share_cores(n_jobs: int) -> None:
+    """Give this process's kernels their part of the cores, unless the user has decided."""
+    os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // n_jobs, 1)))
+
+
+def _run_or_refuse(path: Path, parameters: dict[str, Any], folder: Path, allow_undone: bool) -> RunResult:
     """Run, and turn a notebook that cannot even start into a failed result."""
     try:
         values = check_parameters(path, parameters)
@@ -452,6 +482,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--notebooks", default="notebooks", help="the folder of the course")
     parser.add_argument("--out", default="build/course", help="where the report goes")
     parser.add_argument("--only", nargs="*", default=(), metavar="NN", help="numbers of the notebooks to run")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="notebooks that run at a time")
     parser.add_argument("--allow-undone", action="store_true", help="accept exercises that are not done yet")
     options = parser.parse_args(arguments)
 
@@ -465,6 +496,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             output_dir=options.out,
             only=options.only,
             allow_undone=options.allow_undone,
+            n_jobs=options.jobs,
             say=say,
         )
     except ValueError as error:

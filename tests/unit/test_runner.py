@@ -316,9 +316,10 @@ def course(tmp_path):
     return folder
 
 
-def test_course_goes_on_after_a_failure_reports_it_and_exits_with_1(course, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_course_goes_on_after_a_failure_reports_it_and_exits_with_1(course, tmp_path, monkeypatch, capsys, jobs):
     monkeypatch.setenv("LASSLAB_DATA", str(tmp_path))
-    code = runner.main(["--notebooks", str(course), "--out", str(tmp_path / "out")])
+    code = runner.main(["--notebooks", str(course), "--out", str(tmp_path / "out"), "--jobs", jobs])
     lines = capsys.readouterr().out.splitlines()
     assert code == 1
     assert [line.split()[0] for line in lines[:3]] == ["00_fails", "01_passes", "02_cannot_start"]
@@ -337,6 +338,11 @@ def test_course_that_passes_exits_with_0(course, tmp_path, monkeypatch):
     monkeypatch.setenv("LASSLAB_DATA", str(tmp_path))
     assert runner.main(["--notebooks", str(course), "--out", str(tmp_path / "out"), "--only", "01"]) == 0
     assert "1 of 1 passed" in (tmp_path / "out" / "index.html").read_text()
+
+
+def test_no_notebook_at_a_time_is_refused(course, tmp_path, capsys):
+    assert runner.main(["--notebooks", str(course), "--out", str(tmp_path / "out"), "--jobs", "0"]) == 2
+    assert "n_jobs" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 def test_course_without_notebooks_exits_with_2(tmp_path, capsys):
