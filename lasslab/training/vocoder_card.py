@@ -230,8 +230,10 @@ def vocoder_card(
         "## Limits",
         "",
         "It is small and was trained on one core of a processor, on environmental sounds: it knows neither speech nor"
-        " music. A waveform that has the right mel need not be the one that was analysed: phases, and what lies within"
-        " a band, are invented.",
+        " music. Trained mostly without its adversary, the network alone hums at multiples of the frame rate,"
+        f" {mel.sample_rate / mel.hop_length:g} Hz;"
+        " notebook 10 measures it. A waveform that has the right mel need not be the one that was analysed: phases, and"
+        " what lies within a band, are invented.",
         "",
     ]
     return "\n".join(lines)
