@@ -2,6 +2,7 @@
 
 import json
 import os
+import stat
 from dataclasses import dataclass
 
 import pytest
@@ -52,3 +53,18 @@ def test_json_takes_tuples_and_dataclasses_and_refuses_nan(tmp_path):
     with pytest.raises(ValueError):
         files.write_json(tmp_path / "b.json", {"loss": float("nan")})
     assert not (tmp_path / "b.json").exists()
+
+
+def test_who_may_read_a_file_is_up_to_the_umask(tmp_path):
+    """safetensors leaves its files to their owner alone: a class could not read its teacher's checkpoint."""
+
+    def write(path):
+        path.write_text("weights")
+        path.chmod(0o600)
+
+    before = os.umask(0o027)
+    try:
+        files.write_atomically(tmp_path / "model", write)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "model").stat().st_mode) == 0o640
