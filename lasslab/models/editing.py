@@ -32,10 +32,14 @@ class EditNetwork(nn.Module):
         velocity: the network of latents.
         encoder: a text encoder from `lasslab.models.lora.adapt` or `load_adapter(..., trainable=True)`, or without
             anything trainable.
+        adapter_rate: learning rate of the adapter, as a share of the velocity network's. At the full rate of a network
+            that is trained for minutes the adapter learns to tell add from remove and forgets, within a thousand steps,
+            what the sound was: "remove the dog" and "remove the rain" become one sentence.
     """
 
-    def __init__(self, velocity: VelocityNetwork, encoder: TextEncoder) -> None:
+    def __init__(self, velocity: VelocityNetwork, encoder: TextEncoder, *, adapter_rate: float = 0.1) -> None:
         super().__init__()
+        self.adapter_rate = adapter_rate
         self.velocity = velocity
         # the adapter's own tensors, which a copy of this module takes along into its copy of the encoder
         self.adapter = nn.ParameterDict(
@@ -56,6 +60,14 @@ class EditNetwork(nn.Module):
     def config(self) -> Any:
         """Sizes of the velocity network."""
         return self.velocity.config
+
+    def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
+        """What is trained, for an optimiser: the adapter has a learning rate of its own."""
+        groups = [
+            {"params": list(self.velocity.parameters()), "lr": learning_rate},
+            {"params": list(self.adapter.values()), "lr": self.adapter_rate * learning_rate},
+        ]
+        return [group for group in groups if group["params"]]
 
     def forward(self, x_t: Tensor, t: Tensor, *, mixture: Tensor, ids: Tensor, token_mask: Tensor) -> Tensor:
         """The velocity (or the noise) at x_t.

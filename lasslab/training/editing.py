@@ -98,6 +98,7 @@ class EditRecipe(LatentRecipe):
     Args:
         vocoder: see `lasslab.models.bigvgan.load_vocoder`.
         rank, alpha: of LoRA; rank 0 leaves the text encoder as it is.
+        adapter_rate: learning rate of the adapter as a share of the rest's, see `lasslab.models.editing.EditNetwork`.
         embedding: judges validation edits, see `lasslab.models.clap.load_clap`; "" validates by the loss alone.
         n_edits: triplets that are encoded, once, and seen again and again; six to a group.
         most_base_clips, level_low, level_high, absent: see `lasslab.data.edits.EditDataset`.
@@ -108,6 +109,7 @@ class EditRecipe(LatentRecipe):
     vocoder: str = "bigvgan-lab"
     rank: int = 8
     alpha: float = 16.0
+    adapter_rate: float = 0.1
     embedding: str = "clap-lab"
     n_edits: int = 12_288
     most_base_clips: int = 2
@@ -123,8 +125,11 @@ class EditRecipe(LatentRecipe):
     counts: ClassVar[tuple[str, ...]] = ("n_edits", "n_validation")
 
     def __post_init__(self) -> None:
-        if self.rank < 0 or not self.alpha > 0:
-            raise ValueError(f"rank is 0 or more and alpha positive, got {self.rank} and {self.alpha}")
+        if self.rank < 0 or not self.alpha > 0 or not self.adapter_rate > 0:
+            raise ValueError(
+                f"rank is 0 or more, alpha and adapter_rate positive, got {self.rank}, {self.alpha} and "
+                f"{self.adapter_rate}"
+            )
         super().__post_init__()
 
     @property
@@ -148,6 +153,7 @@ EDIT_PRESETS: dict[str, EditRecipe] = {
     # RFM-Editing: 100 epochs
     "full": EditRecipe(
         **PUBLISHED,
+        adapter_rate=1.0,
         vocoder="cvssp/audioldm-s-full-v2",
         embedding="laion/clap-htsat-unfused",
         n_edits=234_636,
@@ -235,7 +241,7 @@ def edit_network(recipe: EditRecipe, vae: MelVAE, *, resume: bool = False) -> Ed
         encoder = load_adapter(encoder, start, trainable=True)
     elif recipe.rank:
         encoder = adapt(encoder, LoRAConfig(rank=recipe.rank, alpha=recipe.alpha))
-    return EditNetwork(network, encoder)
+    return EditNetwork(network, encoder, adapter_rate=recipe.adapter_rate)
 
 
 def training_edits(recipe: EditRecipe) -> EditDataset:

@@ -355,7 +355,12 @@ class _Run:
         torch.manual_seed(config.seed)
         network = network.to(accelerator.device, memory_format=torch.channels_last)
         self.average = _moving_average(network, config.ema_decay)
-        optimiser = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+        trained = (
+            network.parameter_groups(config.learning_rate)
+            if hasattr(network, "parameter_groups")
+            else network.parameters()
+        )
+        optimiser = torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay)
         self.network, self.optimiser = accelerator.prepare(network, optimiser)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
             self.optimiser.optimizer, lambda step: learning_rate_factor(step, config)
