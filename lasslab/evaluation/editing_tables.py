@@ -43,6 +43,7 @@ DECIBELS = ("preservation_db", "change_db", "level_db", "lsd")
 #: of a terminal, which has no room for all in one table; the second also has seconds and memory
 IN_TEXT = (IN_EMBEDDING, ("edit_accuracy", "heard", "gone", "preservation_db"))
 OF_TASK = ("fad", "kl", "clap_score", "edit_accuracy", "preservation_db")
+OF_STEPS = ("fad", "kl", "is", "clap_score", "edit_accuracy", "preservation_db")  # RFM-Editing's table 3, and two more
 OF_ABSENT = ("change_db", "level_db", "clap_score_a")
 IN_MARKDOWN = ("fad", "kl", "is", "clap_score", "clap_score_a", "edit_accuracy", "preservation_db")
 FLOORS = {"original": "unedited original"}
@@ -151,7 +152,7 @@ def by_steps(reports: Sequence[Json]) -> Table:
             have a row, too.
 
     Returns:
-        The original, each system by steps and t_start ascending, the round trip: seconds, then FAD, KL, CLAP, edit
+        The original, each system by steps and t_start ascending, the round trip: seconds, then FAD, KL, IS, CLAP, edit
         accuracy and preservation over all edits, those of systems with their intervals.
 
     Raises:
@@ -159,7 +160,7 @@ def by_steps(reports: Sequence[Json]) -> Table:
     """
     if not any(report["provenance"].get("n_steps") for report in reports):
         raise ValueError("no report says its number of steps: evaluate editors that sample, with --steps")
-    metrics = OF_TASK if has_embedding(reports) else ("preservation_db",)
+    metrics = OF_STEPS if has_embedding(reports) else ("preservation_db",)
 
     def setting(report: Json) -> tuple:
         made = report["provenance"]

@@ -15,15 +15,16 @@ Notebook 15.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from lasslab.evaluation.batches import by_length
 from lasslab.evaluation.metrics import bootstrap_interval
 from lasslab.signal.audio import SAMPLE_RATE
-from lasslab.systems.attention import NOT_WORDS, Attention, find_tokens, record_attention
+from lasslab.systems.attention import NOT_WORDS, Attention, find_tokens, record_attentions
 from lasslab.systems.latent import LatentSystem
 
 ACTIVE_DB = -30.0  # below its loudest point, a sound is taken to be silent
@@ -103,35 +104,49 @@ def localise(attention: Attention, words: str, sound: Tensor, original: Tensor) 
     return {name: area_under_roc(score=score, active=active) for name, score in scores.items()}
 
 
-def localisation(system: LatentSystem, edits: Iterable[Mapping[str, Any]], **settings: Any) -> dict[str, Any]:
+def localisation(
+    system: LatentSystem, edits: Iterable[Mapping[str, Any]], *, batch_size: int = 8, **settings: Any
+) -> dict[str, Any]:
     """The claim, over a list of edits.
 
     Args:
         system: a flow editor or a diffusion editor.
         edits: `task`, `instruction`, `removed_words`, and the waveforms `original` and `removed` (T,) at 16 kHz; those
             that remove nothing are left out.
+        batch_size: edits of one length that are recorded together, at most.
         **settings: of the call, such as n_steps.
 
     Returns:
         "per_item": the three AUC of each edit with its task; "by_task": task -> "n", and of each AUC the mean and its
         95 % interval, over edits where it is defined; "overall" likewise.
     """
-    items = []
-    for edit in edits:
-        if not edit.get("removed_words"):
-            continue
-        attention = record_attention(system, edit["original"], edit["instruction"], **settings)
-        found = localise(attention, edit["removed_words"], edit["removed"], edit["original"])
-        items.append({"task": edit["task"], "instruction": edit["instruction"], **found})
+    asked = [edit for edit in edits if edit.get("removed_words")]
+    items: list[dict[str, Any]] = [{} for _ in asked]
+    grouped = by_length(len(asked), asked.__getitem__, lambda edit: edit["original"].shape[-1], batch_size=batch_size)
+    for numbers, batch in grouped:
+        originals = torch.stack([edit["original"] for edit in batch])
+        recorded = record_attentions(system, originals, [edit["instruction"] for edit in batch], **settings)
+        for number, edit, attention in zip(numbers, batch, recorded, strict=True):
+            found = localise(attention, edit["removed_words"], edit["removed"], edit["original"])
+            items[number] = {"task": edit["task"], "instruction": edit["instruction"], **found}
     tasks = sorted({item["task"] for item in items})
     return {
         "per_item": items,
-        "overall": _summary(items),
-        "by_task": {task: _summary([item for item in items if item["task"] == task]) for task in tasks},
+        "overall": summarise(items),
+        "by_task": {task: summarise([item for item in items if item["task"] == task]) for task in tasks},
     }
 
 
-def _summary(items: list[dict[str, Any]]) -> dict[str, Any]:
+def summarise(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Means of what `localise` found in several edits.
+
+    Args:
+        items: its answers.
+
+    Returns:
+        "n", of how many edits the AUC are defined, and "n_all", of how many in all; for each AUC its mean, and under
+        its name and "_interval" the ends of the 95 % interval of the mean; NaN where there is nothing to tell.
+    """
     defined = [item for item in items if math.isfinite(item["words"])]
     summary: dict[str, Any] = {"n": len(defined), "n_all": len(items)}
     for name in ("words", "other_words", "loudness"):

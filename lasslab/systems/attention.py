@@ -13,6 +13,7 @@ Notebook 15.
 """
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +25,7 @@ from lasslab.models.text import normalise_query
 from lasslab.models.vae import REDUCTION
 from lasslab.models.velocity import capture_attention
 from lasslab.signal.audio import SAMPLE_RATE
-from lasslab.systems.latent import LatentSystem
+from lasslab.systems.latent import LARGEST_BATCH, LatentSystem
 
 NOT_WORDS = ("[CLS]", "[SEP]", "</s>", "<pad>", "[PAD]")
 
@@ -93,40 +94,79 @@ def record_attention(
     """
     if waveform.dim() != 1:
         raise ValueError(f"expected one channel (T,), got {tuple(waveform.shape)}: choose one")
+    generators = None if generator is None else [generator]
+    return record_attentions(
+        system, waveform[None], [words], sample_rate=sample_rate, generators=generators, **settings
+    )[0]
+
+
+def record_attentions(
+    system: LatentSystem,
+    waveforms: Tensor,
+    words: Sequence[str],
+    *,
+    sample_rate: int = SAMPLE_RATE,
+    generators: Sequence[torch.Generator] | None = None,
+    **settings: Any,
+) -> list[Attention]:
+    """`record_attention` of several recordings of one length at once, which takes less time.
+
+    Args:
+        system: an editor or a separator that samples.
+        waveforms: (B, T), at most 32 of them.
+        words: B queries or instructions.
+        sample_rate: Hz.
+        generators: one for each recording.
+        **settings: of the call, such as n_steps and guidance_scale.
+
+    Returns:
+        B, the same as one by one up to rounding.
+
+    Raises:
+        ValueError: too many at once, a system without words of its own, or what the system refuses.
+    """
     if system.passes != 1 or not hasattr(system.text_encoder.encoder, "tokens"):
         raise ValueError(f"{system.name} has no single sample that is told these words: use a flow or a diffusion")
+    if len(waveforms) > LARGEST_BATCH:
+        raise ValueError(f"at most {LARGEST_BATCH} recordings at once, got {len(waveforms)}: record them in parts")
     whole = copy.copy(system)
-    whole.window_seconds = max(system.window_seconds, waveform.shape[-1] / sample_rate + 1)
-    times: list[Tensor] = []
+    whole.window_seconds = max(system.window_seconds, waveforms.shape[-1] / sample_rate + 1)
+    times: list[tuple[Tensor, int]] = []
     with capture_attention(whole.network) as maps:
-        made = whole(
-            waveform,
+        made = whole.call_batch(
+            waveforms,
             words,
-            sample_rate=sample_rate,
-            generator=generator,
+            sample_rate,
+            generators,
+            progress=False,
             observe=lambda t, x: times.append((t.detach().cpu(), x.shape[2])),
             **settings,
         )
     n_points, n_steps = times[0][1], len(times) - 1
     n_layers = len(maps) // n_steps
-    rows = [
-        torch.stack([_in_time(each.weights, n_points) for each in maps[step * n_layers : (step + 1) * n_layers]])
-        for step in range(n_steps)
+    steps = [
+        torch.stack([_in_time(each.weights[: len(words)], n_points) for each in maps[first : first + n_layers]]).mean(0)
+        for first in range(0, len(maps), n_layers)
     ]
+    weights = torch.stack(steps, dim=1)  # (B, S, N', L)
     hop = whole.codec.vae.mel.hop_length * REDUCTION / SAMPLE_RATE
-    return Attention(
-        tokens=system.text_encoder.encoder.tokens(normalise_query(words)),
-        times=torch.stack([t for t, _ in times[:-1]]),
-        seconds=(torch.arange(n_points) + 0.5) * hop,
-        weights=torch.stack(rows).mean(1),
-        made=made,
-    )
+    tokens = [system.text_encoder.encoder.tokens(normalise_query(each)) for each in words]
+    return [
+        Attention(
+            tokens=pieces,
+            times=torch.stack([t for t, _ in times[:-1]]),
+            seconds=(torch.arange(n_points) + 0.5) * hop,
+            weights=of_one[..., : len(pieces)],  # beyond is padding, to which nobody attends
+            made=waveform,
+        )
+        for pieces, of_one, waveform in zip(tokens, weights, made, strict=True)
+    ]
 
 
 def _in_time(weights: Tensor, n_points: int) -> Tensor:
-    """Of a layer's weights (B, heads, N_l, M_l, L), the first example's over time (N', L)."""
-    over_time = weights[0].mean(dim=(0, 2))  # the branch with words comes first
-    return F.interpolate(over_time.T[None], size=n_points, mode="linear")[0].T
+    """A layer's weights (B, heads, N_l, M_l, L) over time (B, N', L)."""
+    over_time = weights.mean(dim=(1, 3))
+    return F.interpolate(over_time.mT, size=n_points, mode="linear").mT
 
 
 def find_tokens(tokens: list[str], words: str) -> list[int]:

@@ -11,7 +11,7 @@ from lasslab.evaluation.localisation import active_points, area_under_roc, level
 from lasslab.models.text import load_text_encoder
 from lasslab.models.vae import MelVAE, VAEConfig
 from lasslab.models.velocity import VelocityConfig, VelocityNetwork
-from lasslab.systems.attention import Attention, find_tokens, normalised, record_attention
+from lasslab.systems.attention import Attention, find_tokens, normalised, record_attention, record_attentions
 from lasslab.systems.editing import FlowEditor, InversionEditor
 
 VAE = VAEConfig(channels=(4, 8), latent_channels=2, n_mels=16)
@@ -63,6 +63,19 @@ def test_the_branch_with_words_is_the_one_that_is_kept(recorded):
     assert recorded.weights.max() < 0.9
 
 
+def test_several_at_once_are_the_same_as_one_by_one(recorded):
+    """Sentences of different lengths, whose padding nobody attends to; another noise for the second."""
+    system, waveforms = editor(guidance_scale=2.0), torch.stack([noise(16_000), noise(16_000).flip(0)])
+    words = [INSTRUCTION, "replace the dog barking with a crowing rooster"]
+    generators = [torch.Generator().manual_seed(seed) for seed in (0, 7)]
+    both = record_attentions(system, waveforms, words, generators=generators, n_steps=3)
+    torch.testing.assert_close(both[0].weights, recorded.weights, rtol=1e-3, atol=1e-4)
+    alone = record_attention(system, waveforms[1], words[1], generator=torch.Generator().manual_seed(7), n_steps=3)
+    assert both[1].tokens == alone.tokens and len(alone.tokens) > len(recorded.tokens)
+    torch.testing.assert_close(both[1].weights, alone.weights, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(both[1].made, alone.made, rtol=1e-2, atol=1e-3 * float(alone.made.abs().max()))
+
+
 def test_words_of_several_pieces_are_found():
     encoder = load_text_encoder("minilm")
     tokens = encoder.tokens("remove the chirping of crickets")
@@ -84,6 +97,8 @@ def test_what_has_no_such_attention_is_refused():
         record_attention(editor(), noise(16_000).expand(2, -1), INSTRUCTION)
     with pytest.raises(ValueError, match="no single sample"):
         record_attention(editor(InversionEditor), noise(16_000), INSTRUCTION)
+    with pytest.raises(ValueError, match="at most 32 recordings"):
+        record_attentions(editor(), noise(16_000).expand(33, -1), [INSTRUCTION] * 33)
 
 
 # --- finding a sound
@@ -157,3 +172,22 @@ def test_over_a_list_by_task():
     assert report["overall"]["words"] == pytest.approx(mean)
     low, high = report["overall"]["words_interval"]
     assert low <= mean <= high and report["overall"]["loudness"] == 1.0
+    one_by_one = localisation(editor(), edits, n_steps=2, batch_size=1)["per_item"]
+    for item, alone in zip(report["per_item"], one_by_one, strict=True):
+        assert item["words"] == pytest.approx(alone["words"], abs=0.02), "near ties may fall the other way"
+
+
+def test_recordings_of_two_lengths_keep_their_places():
+    edits = [
+        {
+            "task": "remove",
+            "instruction": "remove the dog",
+            "removed_words": "dog",
+            "original": noise(n) + torch.cat([torch.ones(4_000), torch.zeros(n - 4_000)]),
+            "removed": torch.cat([torch.ones(4_000), torch.zeros(n - 4_000)]),
+        }
+        for n in (16_000, 12_000, 16_000)
+    ]
+    report = localisation(editor(), edits, n_steps=1)
+    assert report["overall"]["n"] == 3
+    assert report["per_item"][0] == report["per_item"][2] != report["per_item"][1]

@@ -360,6 +360,9 @@ def test_tables_of_a_readme(items, tmp_path):
     assert make_table(["steps"], "by task", tmp_path).count("| unedited original |") == 3
     assert "2 removals of what is not there" in make_table(["steps"], "absent", tmp_path)
     assert "| rfm - rfm, 5 steps |" in make_table(["steps"], "differences", tmp_path)
+    assert "| FAD (by-hand) | KL (by-hand) | IS (by-hand) | CLAP (by-hand) |" in make_table(
+        ["steps"], "by steps", tmp_path
+    )
     rows = [line.split("|")[1:4] for line in make_table(["floor", "steps"], "by steps", tmp_path).splitlines()[4:]]
     assert [[cell.strip() for cell in row] for row in rows if row][:4] == [
         ["unedited original", "–", "–"],
