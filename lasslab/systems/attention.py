@@ -49,10 +49,13 @@ class Attention:
     made: Tensor
 
     def of(self, words: str) -> Tensor:
-        """Attention to some words of the sentence, their pieces added up, (S, N').
+        """Attention to some words of the sentence, their pieces added up.
 
         Args:
             words: as they stand in the sentence.
+
+        Returns:
+            (S, N').
 
         Raises:
             ValueError: the sentence does not hold them.
