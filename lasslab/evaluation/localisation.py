@@ -125,7 +125,8 @@ def localisation(
     grouped = by_length(len(asked), asked.__getitem__, lambda edit: edit["original"].shape[-1], batch_size=batch_size)
     for numbers, batch in grouped:
         originals = torch.stack([edit["original"] for edit in batch])
-        recorded = record_attentions(system, originals, [edit["instruction"] for edit in batch], **settings)
+        instructions = [edit["instruction"] for edit in batch]
+        recorded = record_attentions(system, originals, instructions, listen=False, **settings)
         for number, edit, attention in zip(numbers, batch, recorded, strict=True):
             found = localise(attention, edit["removed_words"], edit["removed"], edit["original"])
             items[number] = {"task": edit["task"], "instruction": edit["instruction"], **found}

@@ -39,14 +39,14 @@ class Attention:
         times: of the calls, (S,), from noise to data.
         seconds: of the points in time, (N',): the middle of each.
         weights: A, (S, N', L).
-        made: the waveform that was made.
+        made: the waveform that was made, (T,); None where nobody was to listen.
     """
 
     tokens: list[str]
     times: Tensor
     seconds: Tensor
     weights: Tensor
-    made: Tensor
+    made: Tensor | None
 
     def of(self, words: str) -> Tensor:
         """Attention to some words of the sentence, their pieces added up.
@@ -110,6 +110,7 @@ def record_attentions(
     *,
     sample_rate: int = SAMPLE_RATE,
     generators: Sequence[torch.Generator] | None = None,
+    listen: bool = True,
     **settings: Any,
 ) -> list[Attention]:
     """`record_attention` of several recordings of one length at once, which takes less time.
@@ -120,6 +121,7 @@ def record_attentions(
         words: B queries or instructions.
         sample_rate: Hz.
         generators: one for each recording.
+        listen: whether VAE and vocoder make waveforms at the end, which can take as long as the sampling.
         **settings: of the call, such as n_steps and guidance_scale.
 
     Returns:
@@ -134,6 +136,9 @@ def record_attentions(
         raise ValueError(f"at most {LARGEST_BATCH} recordings at once, got {len(waveforms)}: record them in parts")
     whole = copy.copy(system)
     whole.window_seconds = max(system.window_seconds, waveforms.shape[-1] / sample_rate + 1)
+    if not listen:
+        whole.codec = copy.copy(system.codec)
+        whole.codec.decode = _nothing_to_hear
     times: list[tuple[Tensor, int]] = []
     with capture_attention(whole.network) as maps:
         made = whole.call_batch(
@@ -160,10 +165,15 @@ def record_attentions(
             times=torch.stack([t for t, _ in times[:-1]]),
             seconds=(torch.arange(n_points) + 0.5) * hop,
             weights=of_one[..., : len(pieces)],  # beyond is padding, to which nobody attends
-            made=waveform,
+            made=waveform if listen else None,
         )
         for pieces, of_one, waveform in zip(tokens, weights, made, strict=True)
     ]
+
+
+def _nothing_to_hear(latents: Tensor, gain: Tensor, *, n_samples: int) -> Tensor:
+    """In place of `LatentCodec.decode`: silence (B, C, T)."""
+    return latents.new_zeros(*latents.shape[:2], n_samples)
 
 
 def _in_time(weights: Tensor, n_points: int) -> Tensor:

@@ -67,9 +67,15 @@ def test_several_at_once_are_the_same_as_one_by_one(recorded):
     """Sentences of different lengths, whose padding nobody attends to; another noise for the second."""
     system, waveforms = editor(guidance_scale=2.0), torch.stack([noise(16_000), noise(16_000).flip(0)])
     words = [INSTRUCTION, "replace the dog barking with a crowing rooster"]
-    generators = [torch.Generator().manual_seed(seed) for seed in (0, 7)]
+    start = [torch.Generator().manual_seed(seed) for seed in (0, 7)]
+    generators = [each.clone_state() for each in start]
     both = record_attentions(system, waveforms, words, generators=generators, n_steps=3)
     torch.testing.assert_close(both[0].weights, recorded.weights, rtol=1e-3, atol=1e-4)
+    unheard = record_attentions(
+        system, waveforms, words, generators=[each.clone_state() for each in start], listen=False, n_steps=3
+    )
+    assert unheard[0].made is None and torch.equal(unheard[1].weights, both[1].weights)
+    assert system.codec.decode.__name__ == "decode", "the system itself is as it was"
     alone = record_attention(system, waveforms[1], words[1], generator=torch.Generator().manual_seed(7), n_steps=3)
     assert both[1].tokens == alone.tokens and len(alone.tokens) > len(recorded.tokens)
     torch.testing.assert_close(both[1].weights, alone.weights, rtol=1e-3, atol=1e-4)
