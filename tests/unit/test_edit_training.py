@@ -32,6 +32,7 @@ from lasslab.training.editing import (
     training_edits,
     validation_edits,
 )
+from lasslab.training.fit import FitConfig, fit
 from lasslab.training.generation import FLOW_PRESETS, PROCESSES
 from lasslab.training.generation_card import publish
 from lasslab.training.recipes import PRESETS, train_recipe
@@ -180,7 +181,8 @@ def test_edit_and_audit_differ_in_process_and_start_only():
         ({"size": "huge"}, "size is one of"),
         ({"n_edits": 0}, "n_edits must be at least 1"),
         ({"rank": -1}, "rank is 0 or more"),
-        ({"alpha": 0.0}, "alpha positive"),
+        ({"adapter_rate": 0.0}, "adapter_rate positive"),
+        ({"alpha": 0.0}, "alpha and adapter_rate positive"),
         ({"text_dropout": 2.0}, "text_dropout"),
     ],
 )
@@ -321,3 +323,20 @@ def test_it_starts_from_a_separator_or_an_editor_of_the_same_space_only(small, w
 def test_an_audit_is_not_resumed_as_an_edit(small, tmp_path, refused):
     train_editing(replace(small, n_steps=1), tmp_path / "run", progress=False)
     refused("train", "audit", "--resume", "-o", tmp_path / "run", words=["'flow'", "lasslab train edit"])
+
+
+def test_the_adapter_learns_at_a_rate_of_its_own(tmp_path):
+    """At the network's rate it forgot which sound is named. The first step of Adam moves every weight by its rate."""
+    start, trained = network(), network()
+    assert trained.adapter_rate == 0.1 and EDIT_PRESETS["lab"].adapter_rate == 0.1
+    config = FitConfig(
+        n_steps=1, batch_size=4, learning_rate=1e-3, warmup_steps=0, weight_decay=0.0, ema_decay=0.0, device="cpu"
+    )
+    examples = [{key: value[i] for key, value in batch().items()} for i in range(4)]
+    fit(trained, Editing(dropout=0.0), examples, directory=tmp_path, config=config, progress=False)
+    moved = {
+        name: (parameter - before).abs().max().item()
+        for (name, parameter), before in zip(trained.named_parameters(), start.parameters(), strict=True)
+    }
+    assert max(move for name, move in moved.items() if name.startswith("adapter")) == pytest.approx(1e-4, rel=0.01)
+    assert max(move for name, move in moved.items() if name.startswith("velocity")) == pytest.approx(1e-3, rel=0.01)
