@@ -34,7 +34,7 @@ from lasslab.training.card_parts import (
     trained_config,
     training_section,
 )
-from lasslab.training.generation import DIFFUSION_PRESETS, FLOW_PRESETS
+from lasslab.training.generation import DIFFUSION_PRESETS, FLOW_PRESETS, GenerationRecipe
 from lasslab.training.lineage import read_record
 
 PRESETS = {"flow": FLOW_PRESETS, "diffusion": DIFFUSION_PRESETS}
@@ -172,7 +172,7 @@ def generation_card(name: str, config: dict[str, Any], report: dict[str, Any], n
         *data_section(recipe),
         "## Training",
         "",
-        *training_section(config, objective=process, presets=PRESETS[process]),
+        *training_section(config, objective=process, presets=PRESETS[process], kind_of=_kind_of),
         "",
         "Every setting is in `config.json`, under `recipe`"
         + (" (and of what it started from, under `started_from`)." if "started_from" in config else "."),
@@ -195,6 +195,11 @@ def generation_card(name: str, config: dict[str, Any], report: dict[str, Any], n
         "",
     ]
     return "\n".join(lines)
+
+
+def _kind_of(recipe: dict[str, Any]) -> tuple[str, dict[str, GenerationRecipe]]:
+    """Objective and presets of a stage: a diffusion may have started from a flow."""
+    return recipe["process"], PRESETS[recipe["process"]]
 
 
 def run_card(description: str, arguments: list[str] | None, *, settings: Sequence[str], card: Card) -> int:

@@ -15,7 +15,7 @@ from lasslab.models.checkpoints import read_config, save_network
 from lasslab.models.text import TextCache
 from lasslab.models.vae import MelVAE, VAEConfig
 from lasslab.models.velocity import VelocityConfig, VelocityNetwork
-from lasslab.training.card_parts import trained_config
+from lasslab.training.card_parts import trained_config, training_section
 from lasslab.training.fit import FitConfig
 from lasslab.training.generation import (
     DIFFUSION_PRESETS,
@@ -27,6 +27,7 @@ from lasslab.training.generation import (
     training_mixtures,
     validation_mixtures,
 )
+from lasslab.training.generation_card import _kind_of
 from lasslab.training.recipes import PRESETS, check_objective, recipe_class, train_recipe
 from lasslab.training.runs import read_recipe
 
@@ -399,3 +400,13 @@ def test_the_command_resumes_what_it_began(small, tmp_path, lasslab):
     for extra in ([], ["--resume"]):
         code, out, _ = lasslab("train", "flow", *(extra or settings), "-o", run)
         assert code == 0 and "step 4" in out
+
+
+def test_the_card_of_a_diffusion_that_began_as_a_flow_gives_a_command_for_each():
+    def stage(process, **more):
+        return {"recipe": asdict(PRESETS[process]["lab"]) | more, "provenance": {}}
+
+    config = stage("diffusion", start_from="flow") | {"started_from": stage("flow")}
+    lines = training_section(config, objective="diffusion", presets=PRESETS["diffusion"], kind_of=_kind_of)
+    assert [line.split()[2] for line in lines if line.startswith("lasslab train ")] == ["flow", "diffusion"]
+    assert not any("process=" in line for line in lines)
