@@ -45,13 +45,12 @@ def snr_gain(target: Tensor, interference: Tensor, *, snr_db: float | Tensor) ->
             f"target {tuple(target.shape)} and interference {tuple(interference.shape)} differ in shape: "
             "use fit_length on the interference"
         )
-    norms = []
-    for name, part in (("target", target), ("interference", interference)):
-        norms.append(torch.linalg.vector_norm(part, dim=-1, keepdim=True))
-        if not bool((norms[-1] > 0).all()):
+    energies = [part.square().sum(-1, keepdim=True) for part in (target, interference)]
+    for name, energy in zip(("target", "interference"), energies, strict=True):
+        if not bool((energy > 0).all()):
             raise ValueError(f"the {name} is silent: no gain gives it an SNR, choose another clip or crop")
     snr = torch.as_tensor(snr_db, dtype=target.dtype, device=target.device)[..., None]
-    gain = norms[0] / norms[1] / 10 ** (snr / 20)
+    gain = (energies[0] / energies[1] / 10 ** (snr / 10)).sqrt()
     if not bool((gain.isfinite() & (gain > 0)).all()):  # an infinite SNR would make it 0
         raise ValueError(f"no finite gain gives an SNR of {snr_db} dB: give a number of decibels, and audible clips")
     return gain
