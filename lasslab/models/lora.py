@@ -110,7 +110,10 @@ def save_adapter(encoder: TextEncoder, directory: str | os.PathLike[str]) -> Pat
         The adapter's folder.
     """
     folder = Path(directory) / ADAPTER_FOLDER
-    encoder.model.save_pretrained(str(folder), safe_serialization=True)
+    for settings in encoder.model.peft_config.values():
+        settings.base_model_name_or_path = encoder.name  # peft has the folder of the model on this machine
+    # no embedding is adapted; "auto" would look for the model's configuration by that name, on a hub too
+    encoder.model.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)  # peft's template; the card is the checkpoint's
     return folder
 

@@ -1,5 +1,7 @@
 """LoRA on text encoders: nothing changes at first, only the adapter learns, and it comes back from disk."""
 
+import json
+
 import pytest
 import torch
 from transformers import BertConfig, BertModel, T5Config, T5EncoderModel
@@ -74,6 +76,8 @@ def test_training_moves_the_adapter_and_nothing_else_and_it_comes_back(kind, tmp
         assert torch.equal(parameter, plain[key]), name
     folder = save_adapter(adapted, tmp_path)
     assert sorted(path.name for path in folder.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
+    about = json.loads((folder / "adapter_config.json").read_text())
+    assert about["base_model_name_or_path"] == adapted.name, "no path of this machine in what ships"
     loaded = load_adapter(tiny(kind), tmp_path)
     assert torch.allclose(loaded(TEXTS).tokens, adapted(TEXTS).tokens, atol=1e-6)
     assert trainable_parameters(loaded.model)[0] == 0
