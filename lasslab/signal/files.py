@@ -22,17 +22,13 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], objec
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode  # as the umask says; some writers leave their files to their owner alone
         write(temporary)
-        temporary.chmod(0o666 & ~_umask())  # some writers of files leave theirs to their owner alone
+        temporary.chmod(mode)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)  # it can only be read by being set
-    os.umask(mask)
-    return mask
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
