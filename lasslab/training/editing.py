@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from lasslab.data.edits import EditDataset
 from lasslab.flow import Condition
 from lasslab.models.bigvgan import load_vocoder
-from lasslab.models.checkpoints import find_checkpoint
 from lasslab.models.clap import AudioTextEmbedding, load_clap
 from lasslab.models.editing import EditNetwork, instruct, save_edit_network
 from lasslab.models.lora import ADAPTER_FOLDER, LoRAConfig, adapt, load_adapter, trainable_parameters
@@ -235,8 +234,7 @@ def edit_network(recipe: EditRecipe, vae: MelVAE, *, resume: bool = False) -> Ed
     if not isinstance(encoder, TextEncoder):
         raise ValueError(f"text_encoder={recipe.text_encoder!r} has no words: an editor is told what to do")
     network = recipe.network(vae, text_dim=encoder.dim)  # it seeds the adapter's initial weights, too
-    start = find_checkpoint(recipe.start_from) if recipe.start_from and not resume else None
-    recipe.start(network, vae, resume=resume)
+    start = recipe.start(network, vae, resume=resume)
     if start and (start / ADAPTER_FOLDER).is_dir():
         encoder = load_adapter(encoder, start, trainable=True)
     elif recipe.rank:

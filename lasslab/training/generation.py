@@ -20,14 +20,14 @@ from lasslab.data.mixtures import MixtureDataset
 from lasslab.diffusion import diffusion_loss
 from lasslab.diffusion import sample as sample_diffusion
 from lasslab.flow import Condition, Field, flow_loss, guided, solve, time_grid
-from lasslab.models.checkpoints import CONFIG_FILE, find_checkpoint, read_config, weights_sha256
+from lasslab.models.checkpoints import CONFIG_FILE, find_checkpoint, load_weights, read_config, weights_sha256
 from lasslab.models.text import TextCache, load_text_encoder
 from lasslab.models.vae import MelVAE, load_vae
 from lasslab.models.velocity import SIZES, VelocityNetwork, condition_on
 from lasslab.signal.audio import SAMPLE_RATE
 from lasslab.training.fit import FitResult
 from lasslab.training.latents import LatentPairs, cached_text
-from lasslab.training.runs import check_folder, fit_recipe, start_weights
+from lasslab.training.runs import check_folder, fit_recipe
 from lasslab.training.sounds import SoundRecipe, check_size, collated, drawn_mixtures, held_out_mixtures
 
 
@@ -196,7 +196,7 @@ class LatentRecipe(SoundRecipe):
         torch.manual_seed(self.seed)
         return VelocityNetwork(replace(SIZES[self.size], text_dim=text_dim, latent_channels=vae.config.latent_channels))
 
-    def start(self, network: VelocityNetwork, vae: MelVAE, *, resume: bool) -> None:
+    def start(self, network: VelocityNetwork, vae: MelVAE, *, resume: bool) -> Path | None:
         """Load the weights that the recipe starts from, if any; a resumed run has its own.
 
         A flow's network gives x_1 - x_0 and a diffusion's x_0. Where one starts from the other, the last layer is
@@ -208,11 +208,14 @@ class LatentRecipe(SoundRecipe):
             vae: the latent space.
             resume: whether the run continues what is there.
 
+        Returns:
+            The folder of the checkpoint, if one was loaded.
+
         Raises:
             ValueError: there is no such checkpoint, it does not fit, or it was trained in another latent space.
         """
         if not self.start_from or resume:
-            return
+            return None
         folder = find_checkpoint(self.start_from)
         about = read_config(folder)
         if about.get("vae_sha256", "") not in ("", weights_sha256(vae)):
@@ -220,11 +223,12 @@ class LatentRecipe(SoundRecipe):
                 f"{folder / CONFIG_FILE}: its weights were trained with another VAE than this one: start from a "
                 "checkpoint of the same latent space, or anew with start_from="
             )
-        start_weights(network, self, resume=resume)
+        load_weights(network, folder)
         if not about.get("system", self.process).startswith(self.process):
             with torch.no_grad():
                 for weights in network.blocks.conv_out.parameters():
                     weights.mul_(-0.5)
+        return folder
 
     def about(self, network: VelocityNetwork, vae: MelVAE) -> dict[str, Any]:
         """What the loader of a checkpoint reads, whatever it is trained for."""
