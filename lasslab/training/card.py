@@ -111,7 +111,7 @@ def model_card(
         *data_section(recipe),
         "## Training",
         "",
-        *training_section(config, objective="masking", presets=MASKING_PRESETS),
+        *training_section(config, kind_of=lambda recipe: ("masking", MASKING_PRESETS)),
         "",
         "Every setting is in `config.json`, under `recipe`"
         + (" (and of what it started from, under `started_from`)." if "started_from" in config else "."),

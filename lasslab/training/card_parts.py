@@ -70,19 +70,13 @@ def trained_config(run: Path, part: str) -> dict[str, Any]:
 
 
 def training_section(
-    config: dict[str, Any],
-    *,
-    objective: str,
-    presets: Mapping[str, Any],
-    kind_of: Callable[[dict[str, Any]], tuple[str, Mapping[str, Any]]] | None = None,
+    config: dict[str, Any], *, kind_of: Callable[[dict[str, Any]], tuple[str, Mapping[str, Any]]]
 ) -> list[str]:
     """The commands, one after the other, and what each training was, as lines of Markdown.
 
     Args:
         config: `config.json` of the checkpoint: `recipe`, `provenance` and, after a first training, `started_from`.
-        objective: what `lasslab train` is asked for.
-        presets: its recipes by name.
-        kind_of: recipe of a stage -> its objective and presets, where the stages are not all of one objective.
+        kind_of: recipe of a stage -> what `lasslab train` is asked for, and its recipes by name.
 
     Returns:
         Lines, without a heading.
@@ -97,8 +91,10 @@ def training_section(
         recipe, made = stage["recipe"], stage.get("provenance", {})
         before = stages[number - 2].get("provenance", {}).get("part", "best") if number > 1 else ""
         start = f"runs/part_{number - 1}/{before}" if number > 1 else recipe.get("start_from", "")
-        kind, known = kind_of(recipe) if kind_of else (objective, presets)
-        commands.append(command(recipe | {"start_from": start}, f"runs/part_{number}", objective=kind, presets=known))
+        objective, presets = kind_of(recipe)
+        commands.append(
+            command(recipe | {"start_from": start}, f"runs/part_{number}", objective=objective, presets=presets)
+        )
         at = f"{made['at_step']} of " if "at_step" in made else "at most "
         steps = f"{at}{recipe['n_steps']}, {recipe['batch_size']} items each"
         cells = (made.get(key, "not recorded") for key in ("commit", "device", "torch"))

@@ -11,9 +11,9 @@ import sys
 from typing import Any
 
 from lasslab.evaluation import editing_tables
+from lasslab.training import generation_card
 from lasslab.training.card_parts import data_section, training_section
 from lasslab.training.editing import AUDIT_PRESETS, EDIT_PRESETS, OBJECTIVES
-from lasslab.training.generation_card import PRESETS as SEPARATION_PRESETS
 from lasslab.training.generation_card import SHIPPED_SETTINGS, run_card
 
 PRESETS = {"edit": EDIT_PRESETS, "audit": AUDIT_PRESETS}
@@ -61,7 +61,7 @@ def edit_card(name: str, config: dict[str, Any], report: dict[str, Any], n_param
         *data_section(recipe),
         "## Training",
         "",
-        *training_section(config, objective=objective, presets=PRESETS[objective], kind_of=kind_of),
+        *training_section(config, kind_of=kind_of),
         "",
         "Every setting is in `config.json`, under `recipe`, and of what it started from under `started_from`: the"
         " network of separation and that of editing are the same, the original has the mixture's place.",
@@ -92,7 +92,7 @@ def kind_of(recipe: dict[str, Any]) -> tuple[str, Any]:
     if "n_edits" in recipe:
         objective = OBJECTIVES[recipe["process"]]
         return objective, PRESETS[objective]
-    return recipe["process"], SEPARATION_PRESETS[recipe["process"]]
+    return generation_card.kind_of(recipe)
 
 
 def main(arguments: list[str] | None = None) -> int:

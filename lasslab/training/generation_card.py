@@ -172,7 +172,7 @@ def generation_card(name: str, config: dict[str, Any], report: dict[str, Any], n
         *data_section(recipe),
         "## Training",
         "",
-        *training_section(config, objective=process, presets=PRESETS[process], kind_of=_kind_of),
+        *training_section(config, kind_of=kind_of),
         "",
         "Every setting is in `config.json`, under `recipe`"
         + (" (and of what it started from, under `started_from`)." if "started_from" in config else "."),
@@ -197,8 +197,8 @@ def generation_card(name: str, config: dict[str, Any], report: dict[str, Any], n
     return "\n".join(lines)
 
 
-def _kind_of(recipe: dict[str, Any]) -> tuple[str, dict[str, GenerationRecipe]]:
-    """Objective and presets of a stage: a diffusion may have started from a flow."""
+def kind_of(recipe: dict[str, Any]) -> tuple[str, dict[str, GenerationRecipe]]:
+    """Objective and presets of a stage of separation: a diffusion may have started from a flow."""
     return recipe["process"], PRESETS[recipe["process"]]
 
 

@@ -125,7 +125,7 @@ def vae_card(name: str, config: dict[str, Any], figures: dict[str, float], *, va
         *data_section(config["recipe"]),
         "## Training",
         "",
-        *training_section(config, objective="vae", presets=VAE_PRESETS),
+        *training_section(config, kind_of=lambda recipe: ("vae", VAE_PRESETS)),
         "",
         "Every setting is in `config.json`, under `recipe`. It heard mixtures at a root mean square of -20 dB, 10 dB"
         " either way, their targets as loud as they are in them, and some silence.",

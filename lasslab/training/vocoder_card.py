@@ -204,7 +204,7 @@ def vocoder_card(
         *data_section(recipe),
         "## Training",
         "",
-        *training_section(config, objective="vocoder", presets=VOCODER_PRESETS),
+        *training_section(config, kind_of=lambda recipe: ("vocoder", VOCODER_PRESETS)),
         "",
         "Every setting is in `config.json`, under `recipe`. The adversary took part from step"
         f" {recipe['adversary_from']} on; before, the loss is a multi-scale mel distance.",
@@ -231,9 +231,8 @@ def vocoder_card(
         "",
         "It is small and was trained on one core of a processor, on environmental sounds: it knows neither speech nor"
         " music. Trained mostly without its adversary, the network alone hums at multiples of the frame rate,"
-        f" {mel.sample_rate / mel.hop_length:g} Hz;"
-        " notebook 10 measures it. A waveform that has the right mel need not be the one that was analysed: phases, and"
-        " what lies within a band, are invented.",
+        f" {mel.sample_rate / mel.hop_length:g} Hz; notebook 10 measures it. A waveform that has the right mel"
+        " need not be the one that was analysed: phases, and what lies within a band, are invented.",
         "",
     ]
     return "\n".join(lines)

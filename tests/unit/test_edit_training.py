@@ -277,7 +277,7 @@ def test_a_card_tells_every_stage_by_its_own_objective():
     assert edit_card.kind_of(edit)[0] == "edit" and edit_card.kind_of(flow)[0] == "flow"
     assert edit_card.kind_of(edit | {"process": "diffusion"})[0] == "audit"
     config = {"recipe": edit, "provenance": {}, "started_from": {"recipe": flow, "provenance": {}}}
-    lines = training_section(config, objective="edit", presets=EDIT_PRESETS, kind_of=edit_card.kind_of)
+    lines = training_section(config, kind_of=edit_card.kind_of)
     assert lines[1] == "lasslab train flow --preset lab -o runs/part_1"
     assert lines[2].startswith("lasslab train edit --preset lab --set start_from=runs/part_1/")
 

@@ -27,7 +27,7 @@ from lasslab.training.generation import (
     training_mixtures,
     validation_mixtures,
 )
-from lasslab.training.generation_card import _kind_of
+from lasslab.training.generation_card import kind_of
 from lasslab.training.recipes import PRESETS, check_objective, recipe_class, train_recipe
 from lasslab.training.runs import read_recipe
 
@@ -407,6 +407,6 @@ def test_the_card_of_a_diffusion_that_began_as_a_flow_gives_a_command_for_each()
         return {"recipe": asdict(PRESETS[process]["lab"]) | more, "provenance": {}}
 
     config = stage("diffusion", start_from="flow") | {"started_from": stage("flow")}
-    lines = training_section(config, objective="diffusion", presets=PRESETS["diffusion"], kind_of=_kind_of)
+    lines = training_section(config, kind_of=kind_of)
     assert [line.split()[2] for line in lines if line.startswith("lasslab train ")] == ["flow", "diffusion"]
     assert not any("process=" in line for line in lines)
