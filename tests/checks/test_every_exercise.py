@@ -2,12 +2,12 @@
 
 The solutions are run as they stand in the notebook, and the stubs as they stand in the student edition, each with the
 statements of the notebook that it needs. The wrong answers are the lists `WRONG` of ``test_n<number>.py`` beside this
-file, which says for each (exercise, answer, a part of the hint), and tests there that each gets this hint.
+file, (exercise, answer, a part of the hint); tests beside this one say that each gets its hint.
 """
 
 import ast
 import functools
-import importlib.util
+import importlib
 from pathlib import Path
 
 import pytest
@@ -58,15 +58,7 @@ def wrong_answers(exercise):
     """The entries of `WRONG` in the notebook's test module that are about this exercise."""
     path = HERE / f"test_n{exercise.split('.')[0]}.py"
     assert path.is_file(), f"{path.name} tests the checks of this notebook; it has a list WRONG"
-    return [entry for entry in _module(path).WRONG if entry[0] == exercise]
-
-
-@functools.cache
-def _module(path):
-    spec = importlib.util.spec_from_file_location(f"wrong_answers_{path.stem}", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return [entry for entry in importlib.import_module(f"checks.{path.stem}").WRONG if entry[0] == exercise]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -2,7 +2,6 @@
 
 import math
 
-import pytest
 import torch
 
 from lasslab.course.exercises import evaluate_answer
@@ -40,19 +39,6 @@ RIGHT = {
 }
 
 
-@pytest.mark.parametrize(("name", "answer"), [(name, answer) for name, answers in RIGHT.items() for answer in answers])
-def test_right_answers_pass(name, answer):
-    result = evaluate_answer(name, answer)
-    assert result.passed, result
-
-
-@pytest.mark.parametrize("name", RIGHT)
-@pytest.mark.parametrize("stub", [None, ..., lambda *args: None], ids=["None", "ellipsis", "returns None"])
-def test_stubs_are_not_done(name, stub):
-    result = evaluate_answer(name, stub)
-    assert not result.passed and not result.done
-
-
 def overwrite(frames, hop_length):
     total = torch.zeros((len(frames) - 1) * hop_length + frames.shape[1])
     for m, frame in enumerate(frames):
@@ -88,13 +74,6 @@ WRONG = [
     ("01.largest_cola_hop", lambda window: 24 if window.min() == 1 else 12, "Search, with the window"),
     ("01.largest_cola_hop", lambda window: len(window), "one stretch of the sum"),
 ]
-
-
-@pytest.mark.parametrize(("name", "answer", "hint"), WRONG)
-def test_wrong_answers_get_the_right_hint(name, answer, hint):
-    result = evaluate_answer(name, answer)
-    assert result.done and not result.passed
-    assert hint in result.hint
 
 
 def test_an_error_is_told_in_words():

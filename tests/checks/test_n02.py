@@ -3,7 +3,6 @@
 import math
 
 import numpy as np
-import pytest
 import torch
 
 from lasslab.course.exercises import evaluate_answer
@@ -54,19 +53,6 @@ RIGHT = {
 }
 
 
-@pytest.mark.parametrize(("name", "answer"), [(name, answer) for name, answers in RIGHT.items() for answer in answers])
-def test_right_answers_pass(name, answer):
-    result = evaluate_answer(name, answer)
-    assert result.passed, result
-
-
-@pytest.mark.parametrize("name", RIGHT)
-@pytest.mark.parametrize("stub", [None, ..., lambda *args: None], ids=["None", "ellipsis", "returns None"])
-def test_stubs_are_not_done(name, stub):
-    result = evaluate_answer(name, stub)
-    assert not result.passed and not result.done
-
-
 def mels_not_hertz(n_mels, f_min, f_max):
     low, high = hz_to_mel(torch.tensor([f_min, f_max]))
     return torch.linspace(float(low), float(high), n_mels + 2)
@@ -108,13 +94,6 @@ WRONG = [
     ("02.mask_on_bins", strongest_band, "half of each band"),
     ("02.mask_on_bins", lambda mask, filters: mask, "One gain for each bin"),
 ]
-
-
-@pytest.mark.parametrize(("name", "answer", "hint"), WRONG)
-def test_wrong_answers_get_the_right_hint(name, answer, hint):
-    result = evaluate_answer(name, answer)
-    assert result.done and not result.passed
-    assert hint in result.hint
 
 
 def test_an_error_is_told_in_words():

@@ -2,7 +2,6 @@
 
 import math
 
-import pytest
 import torch
 
 from lasslab.course.exercises import evaluate_answer
@@ -38,19 +37,6 @@ RIGHT = {
     "05.half_mixture_sdr": [half_mixture_sdr, lambda db: 10 * math.log10(4 / (1 + 1 / 10 ** (db / 10)))],
     "05.best_gain": [best_gain, lambda x, s: metrics.best_gain(estimate=x, target=s)],
 }
-
-
-@pytest.mark.parametrize(("name", "answer"), [(name, answer) for name, answers in RIGHT.items() for answer in answers])
-def test_right_answers_pass(name, answer):
-    result = evaluate_answer(name, answer)
-    assert result.passed, result
-
-
-@pytest.mark.parametrize("name", RIGHT)
-@pytest.mark.parametrize("stub", [None, ..., lambda *args: None], ids=["None", "ellipsis", "returns None"])
-def test_stubs_are_not_done(name, stub):
-    result = evaluate_answer(name, stub)
-    assert not result.passed and not result.done
 
 
 def without_scaling(estimate, target):
@@ -95,13 +81,6 @@ WRONG = [
     ("05.best_gain", lambda x, s: (x * s).sum() / s.square().sum(), "the mixture"),
     ("05.best_gain", lambda x, s: s.square().sum() / (s.square().sum() + (x - s).square().sum()), "Do not assume"),
 ]
-
-
-@pytest.mark.parametrize(("name", "answer", "hint"), WRONG)
-def test_wrong_answers_get_the_right_hint(name, answer, hint):
-    result = evaluate_answer(name, answer)
-    assert result.done and not result.passed
-    assert hint in result.hint, result
 
 
 def test_an_error_is_told_in_words():

@@ -3,7 +3,6 @@
 import math
 
 import numpy as np
-import pytest
 import torch
 
 from lasslab.course.exercises import evaluate_answer
@@ -47,19 +46,6 @@ RIGHT = {
 }
 
 
-@pytest.mark.parametrize(("name", "answer"), [(name, answer) for name, answers in RIGHT.items() for answer in answers])
-def test_right_answers_pass(name, answer):
-    result = evaluate_answer(name, answer)
-    assert result.passed, result
-
-
-@pytest.mark.parametrize("name", RIGHT)
-@pytest.mark.parametrize("stub", [None, ..., lambda *args: None], ids=["None", "ellipsis", "returns None"])
-def test_stubs_are_not_done(name, stub):
-    result = evaluate_answer(name, stub)
-    assert not result.passed and not result.done
-
-
 def two_intervals(first, second):
     (a, b), (c, d) = bootstrap_interval(first), bootstrap_interval(second)
     return a - d, b - c
@@ -99,13 +85,6 @@ WRONG = [
     ("08.frechet_diagonal", lambda a, b, c, d: (a - c).square().sum(), "standard deviations"),
     ("08.frechet_diagonal", lambda a, b, c, d: (a - c).square().mean() + (b - d).square().mean(), "summed"),
 ]
-
-
-@pytest.mark.parametrize(("name", "answer", "hint"), WRONG)
-def test_wrong_answers_get_the_right_hint(name, answer, hint):
-    result = evaluate_answer(name, answer)
-    assert result.done and not result.passed
-    assert hint in result.hint, result
 
 
 def test_an_error_is_told_in_words():

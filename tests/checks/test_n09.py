@@ -2,7 +2,6 @@
 
 import math
 
-import pytest
 import torch
 import torch.nn.functional as F
 from torch.distributions import Normal, kl_divergence
@@ -53,19 +52,6 @@ RIGHT = {
 }
 
 
-@pytest.mark.parametrize(("name", "answer"), [(name, answer) for name, answers in RIGHT.items() for answer in answers])
-def test_right_answers_pass(name, answer):
-    result = evaluate_answer(name, answer)
-    assert result.passed, result
-
-
-@pytest.mark.parametrize("name", RIGHT)
-@pytest.mark.parametrize("stub", [None, ..., lambda *args: None], ids=["None", "ellipsis", "returns None"])
-def test_stubs_are_not_done(name, stub):
-    result = evaluate_answer(name, stub)
-    assert not result.passed and not result.done
-
-
 def each_std(latents):
     return 1 / torch.stack([latent.std() for latent in latents]).mean()
 
@@ -103,13 +89,6 @@ WRONG = [
     ("09.scaling_factor", channel_std, "neither their lengths"),
     ("09.scaling_factor", lambda z: 1 / torch.cat([x.transpose(0, 1).flatten(1) for x in z], 1).std(1), "One factor"),
 ]
-
-
-@pytest.mark.parametrize(("name", "answer", "hint"), WRONG)
-def test_wrong_answers_get_the_right_hint(name, answer, hint):
-    result = evaluate_answer(name, answer)
-    assert result.done and not result.passed
-    assert hint in result.hint, result
 
 
 def test_an_error_is_told_in_words():

@@ -2,7 +2,6 @@
 
 import math
 
-import pytest
 import torch
 
 from lasslab.course.exercises import evaluate_answer
@@ -77,19 +76,6 @@ RIGHT = {
 }
 
 
-@pytest.mark.parametrize(("name", "answer"), [(name, answer) for name, answers in RIGHT.items() for answer in answers])
-def test_right_answers_pass(name, answer):
-    result = evaluate_answer(name, answer)
-    assert result.passed, result
-
-
-@pytest.mark.parametrize("name", RIGHT)
-@pytest.mark.parametrize("stub", [None, ..., lambda *args: None], ids=["None", "ellipsis", "returns None"])
-def test_stubs_are_not_done(name, stub):
-    result = evaluate_answer(name, stub)
-    assert not result.passed and not result.done
-
-
 def only_half(f, sample_rate):
     """Mirrored once, however high."""
     return torch.where(f > sample_rate / 2, sample_rate - f, f)
@@ -141,13 +127,6 @@ WRONG = [
     ("10.discriminator_loss", of_the_means, "Square each score"),
     ("10.discriminator_loss", lambda real, made: judge_loss(real, made)[None], "One number"),
 ]
-
-
-@pytest.mark.parametrize(("name", "answer", "hint"), WRONG)
-def test_wrong_answers_get_the_right_hint(name, answer, hint):
-    result = evaluate_answer(name, answer)
-    assert result.done and not result.passed
-    assert hint in result.hint, result
 
 
 def test_an_error_is_told_in_words():

@@ -1,6 +1,5 @@
 """The exercises of notebook 11: right answers pass, stubs are not done, wrong ones get the right hint."""
 
-import pytest
 import torch
 
 from lasslab.course.exercises import evaluate_answer
@@ -37,19 +36,6 @@ RIGHT = {
     "11.midpoint": [midpoint, lambda field, x, n: solve(field, x, time_grid(n), method="midpoint")],
     "11.exact_velocity": [exact_velocity, exact_velocity_by_loops],
 }
-
-
-@pytest.mark.parametrize(("name", "answer"), [(name, answer) for name, answers in RIGHT.items() for answer in answers])
-def test_right_answers_pass(name, answer):
-    result = evaluate_answer(name, answer)
-    assert result.passed, result
-
-
-@pytest.mark.parametrize("name", RIGHT)
-@pytest.mark.parametrize("stub", [None, ..., lambda *args: None], ids=["None", "ellipsis", "returns None"])
-def test_stubs_are_not_done(name, stub):
-    result = evaluate_answer(name, stub)
-    assert not result.passed and not result.done
 
 
 def steps_with(step):
@@ -117,13 +103,6 @@ WRONG = [
     ("11.exact_velocity", weighted(softmax_of(lambda x, t, p: squares(x, t, p))), "First the weights"),
     ("11.exact_velocity", lambda x, t, points: points - x[:1], "One velocity for each"),
 ]
-
-
-@pytest.mark.parametrize(("name", "answer", "hint"), WRONG)
-def test_wrong_answers_get_the_right_hint(name, answer, hint):
-    result = evaluate_answer(name, answer)
-    assert result.done and not result.passed
-    assert hint in result.hint, result
 
 
 def test_an_error_is_told_in_words():

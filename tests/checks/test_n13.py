@@ -3,7 +3,6 @@
 import math
 
 import numpy as np
-import pytest
 import torch
 
 from lasslab.course.exercises import evaluate_answer
@@ -48,12 +47,6 @@ RIGHT = {
 }
 
 
-@pytest.mark.parametrize(("name", "answer"), [(name, answer) for name, answers in RIGHT.items() for answer in answers])
-def test_right_answers_pass(name, answer):
-    result = evaluate_answer(name, answer)
-    assert result.passed, result
-
-
 def test_the_scheduler_of_the_package_steps_so():
     """The formula against diffusers' DDIM, which `lasslab.diffusion` uses."""
     from lasslab import diffusion
@@ -65,13 +58,6 @@ def test_the_scheduler_of_the_package_steps_so():
     for here, there in zip(levels[:-1], levels[1:], strict=True):
         expected = ddim_step(expected, e, alpha_bar[here], alpha_bar[there])
     assert torch.allclose(diffusion.sample(lambda state, t: e, x, 5), expected, rtol=1e-3, atol=1e-2)
-
-
-@pytest.mark.parametrize("name", RIGHT)
-@pytest.mark.parametrize("stub", [None, ..., lambda *args: None], ids=["None", "ellipsis", "returns None"])
-def test_stubs_are_not_done(name, stub):
-    result = evaluate_answer(name, stub)
-    assert not result.passed and not result.done
 
 
 def enough(steps, values, wanted):
@@ -125,13 +111,6 @@ WRONG = [
     ("13.time_split", lambda n, s: (time_split(n, s)[0], s[0]), "left at 0 steps"),
     ("13.time_split", ends_only, "all* of them"),
 ]
-
-
-@pytest.mark.parametrize(("name", "answer", "hint"), WRONG)
-def test_wrong_answers_get_the_right_hint(name, answer, hint):
-    result = evaluate_answer(name, answer)
-    assert result.done and not result.passed
-    assert hint in result.hint, result
 
 
 def test_an_error_is_told_in_words():

@@ -1,6 +1,5 @@
 """The exercises of notebook 14: right answers pass, stubs are not done, wrong ones get the right hint."""
 
-import pytest
 import torch
 
 from lasslab import flow
@@ -64,19 +63,6 @@ RIGHT = {
     "14.edit_latent": [edit_latent, edit_latent_by_package],
     "14.heard": [heard, heard_by_package],
 }
-
-
-@pytest.mark.parametrize(("name", "answer"), [(name, answer) for name, answers in RIGHT.items() for answer in answers])
-def test_right_answers_pass(name, answer):
-    result = evaluate_answer(name, answer)
-    assert result.passed, result
-
-
-@pytest.mark.parametrize("name", RIGHT)
-@pytest.mark.parametrize("stub", [None, ..., lambda *args: None], ids=["None", "ellipsis", "returns None"])
-def test_stubs_are_not_done(name, stub):
-    result = evaluate_answer(name, stub)
-    assert not result.passed and not result.done
 
 
 def scaled(divide):
@@ -173,13 +159,6 @@ WRONG = [
     ("14.heard", judged(middle, lambda gap: (gap >= 1) & gap.isfinite(), low=0.0), "clip the probabilities"),
     ("14.heard", lambda estimate, original, target: (estimate > original).double().mean(), "One verdict for each"),
 ]
-
-
-@pytest.mark.parametrize(("name", "answer", "hint"), WRONG)
-def test_wrong_answers_get_the_right_hint(name, answer, hint):
-    result = evaluate_answer(name, answer)
-    assert result.done and not result.passed
-    assert hint in result.hint, result
 
 
 def test_an_error_is_told_in_words():

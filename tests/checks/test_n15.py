@@ -2,7 +2,6 @@
 
 import math
 
-import pytest
 import torch
 
 from lasslab import flow
@@ -68,19 +67,6 @@ RIGHT = {
 }
 
 
-@pytest.mark.parametrize(("name", "answer"), [(name, answer) for name, answers in RIGHT.items() for answer in answers])
-def test_right_answers_pass(name, answer):
-    result = evaluate_answer(name, answer)
-    assert result.passed, result
-
-
-@pytest.mark.parametrize("name", RIGHT)
-@pytest.mark.parametrize("stub", [None, ..., lambda *args: None], ids=["None", "ellipsis", "returns None"])
-def test_stubs_are_not_done(name, stub):
-    result = evaluate_answer(name, stub)
-    assert not result.passed and not result.done
-
-
 def curve_of(times, curve):
     return lambda weights, tokens, seconds: (times(weights.shape[1], seconds), curve(weights[..., tokens]))
 
@@ -134,13 +120,6 @@ WRONG = [
     ("15.start_snr", lambda x, t: 10 * torch.log10(t * x.square().mean() / (1 - t)), "goes with its square"),
     ("15.start_snr", lambda x, t: start_snr(x, max(t, 1e-6)), "minus infinity"),
 ]
-
-
-@pytest.mark.parametrize(("name", "answer", "hint"), WRONG)
-def test_wrong_answers_get_the_right_hint(name, answer, hint):
-    result = evaluate_answer(name, answer)
-    assert result.done and not result.passed
-    assert hint in result.hint, result
 
 
 def test_an_error_is_told_in_words():
