@@ -6,6 +6,7 @@
 # make clean    remove the environment and what the targets above left behind
 #
 # Two notebooks, or two files of tests, run at a time: JOBS=4 for a larger machine, JOBS=1 for one short of memory.
+# COMPARE=--compare lets `make course` compare the outputs that nbval compares; NBVAL names the notebooks that nbval runs.
 #
 # Each target sets up .venv by itself when it is missing or older than the dependency files.
 
@@ -14,17 +15,19 @@ VENV    := .venv
 PYTHON  := $(VENV)/bin/python
 READY   := $(VENV)/.ready
 JOBS    ?= 2
+COMPARE ?=
+NBVAL   ?= notebooks
 SPREAD  := -n $(JOBS) --dist loadfile
 QUIET   := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 
 .PHONY: course test lab student tables clean
 
 course: $(READY)
-	$(PYTHON) -m lasslab.course.runner --out build/course --jobs $(JOBS)
+	$(PYTHON) -m lasslab.course.runner --out build/course --jobs $(JOBS) $(COMPARE)
 
 test: $(READY)
 	$(QUIET) MPLBACKEND=Agg $(PYTHON) -m pytest $(SPREAD) tests
-	$(QUIET) $(PYTHON) -m pytest $(SPREAD) --nbval-lax --nbval-current-env -p no:cacheprovider notebooks
+	$(QUIET) $(PYTHON) -m pytest $(SPREAD) --nbval-lax --nbval-current-env -p no:cacheprovider $(NBVAL)
 
 lab: $(READY)
 	$(PYTHON) -m jupyterlab notebooks
@@ -41,6 +44,6 @@ clean:
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON3) -c 'import sys; assert sys.version_info >= (3, 11), "lasslab needs Python 3.11 or newer; set PYTHON3 to one"'
 	test -x $(PYTHON) || $(PYTHON3) -m venv $(VENV)
-	$(PYTHON) -m pip install --quiet -c constraints.txt -e ".[offline,dev,corpora]"
+	$(PYTHON) -m pip install --quiet --no-compile -c constraints.txt -e ".[offline,dev,corpora]"
 	$(PYTHON) -c 'import torch'
 	touch $@

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
+from itertools import zip_longest
 from typing import Any
 
 from lasslab.course.exercises import CHECK_MIME
 
 METRIC_MIME = "application/vnd.lasslab.metric+json"
+CHECKED_TAG = "nbval-check-output"
 TRACEBACK = "Traceback (most recent call last)"
 
 
@@ -54,6 +56,35 @@ def find_failure(notebook: Any, *, allow_undone: bool = False) -> str:
             got = f"expected {verdict['expected']}, got {verdict['got']}" if verdict["done"] else "not done yet"
             return f"{where}: {one_line('exercise ' + verdict['name'], got)}"
     return ""
+
+
+def find_difference(notebook: Any, committed: Any) -> str:
+    """Return one line about the first cell that shows another text than before, "" if none does.
+
+    Compared are cells tagged `nbval-check-output`, as nbval does, by what they print and by the plain text of what they
+    display: a run that has happened anyway need not happen again for it.
+
+    Args:
+        notebook: executed now, with the default parameters.
+        committed: the same notebook, executed before.
+    """
+    for index, (cell, before) in enumerate(zip(notebook.cells, committed.cells, strict=True)):
+        if CHECKED_TAG in cell.metadata.get("tags", []):
+            for now, then in zip_longest(_shown_lines(cell), _shown_lines(before)):
+                if now != then:
+                    return f"cell {index + 1}: {one_line('another output', f'{now!r} where {then!r} is committed')}"
+    return ""
+
+
+def _shown_lines(cell: Any) -> list[str]:
+    """What a cell printed and displayed as plain text, without stderr."""
+    text = ""
+    for output in cell.get("outputs", []):
+        if output.get("output_type") == "stream":
+            text += output["text"] if output.get("name") == "stdout" else ""
+        else:
+            text += output.get("data", {}).get("text/plain", "") + "\n"
+    return text.splitlines()
 
 
 def collect_metrics(notebook: Any) -> dict[str, dict[str, Any]]:

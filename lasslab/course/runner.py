@@ -25,7 +25,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from lasslab.course.outputs import collect_metrics, find_failure, one_line, read_declared, read_title
+from lasslab.course.outputs import collect_metrics, find_difference, find_failure, one_line, read_declared, read_title
 from lasslab.course.parameters import check_parameters, read_parameters, read_preset
 from lasslab.signal.files import write_text
 
@@ -75,6 +75,7 @@ def run_notebook(
     output_dir: Path | str,
     timeout: float = CELL_TIMEOUT,
     allow_undone: bool = False,
+    compare: bool = False,
 ) -> RunResult:
     """Run a notebook, and write the executed notebook, its page and run.json into `output_dir`.
 
@@ -87,6 +88,8 @@ def run_notebook(
         output_dir: made if missing.
         timeout: seconds that any one cell may take.
         allow_undone: accept exercises that are "not done yet", as in the student edition.
+        compare: without parameters of one's own, fail where a cell tagged `nbval-check-output` shows another text than
+            the notebook holds; see `lasslab.course.outputs.find_difference`.
 
     Returns:
         The result of a run that passed.
@@ -99,18 +102,24 @@ def run_notebook(
     values = check_parameters(path, parameters or {})
     if preset is not None:
         values = {**read_preset(path, preset), **values}
-    result = _run(path, values, folder, timeout=timeout, allow_undone=allow_undone)
+    result = _run(path, values, folder, timeout=timeout, allow_undone=allow_undone, compare=compare)
     if not result.passed:
         raise RuntimeError(f"{result.error}; see {result.notebook}")
     return result
 
 
-def _run(path: Path, values: dict[str, Any], folder: Path, *, timeout: float, allow_undone: bool) -> RunResult:
+def _run(
+    path: Path, values: dict[str, Any], folder: Path, *, timeout: float, allow_undone: bool, compare: bool
+) -> RunResult:
     """Run and write everything, whether the run passes or fails."""
+    import nbformat
+
     started = datetime.now(UTC)
     clock = time.perf_counter()
     executed, failure, peak = _execute(path, values, timeout=timeout)
     failure = failure or find_failure(executed, allow_undone=allow_undone)
+    if compare and not values:
+        failure = failure or find_difference(executed, nbformat.read(path, as_version=4))
     stem = f"{path.stem}.failed" if failure else path.stem
     result = RunResult(
         name=path.stem,
@@ -401,6 +410,7 @@ def run_course(
     output_dir: Path | str,
     only: Sequence[str] = (),
     allow_undone: bool = False,
+    compare: bool = False,
     n_jobs: int = 1,
     say: Callable[[str], None] = lambda line: None,
 ) -> list[RunResult]:
@@ -414,6 +424,7 @@ def run_course(
         output_dir: gets index.html and one folder per run.
         only: run just the notebooks whose names begin with one of these, ``("00", "04")``.
         allow_undone: accept exercises that are "not done yet".
+        compare: compare the cells that nbval compares, see `run_notebook`.
         n_jobs: notebooks that run at a time, each in a process of its own.
         say: called with each line of progress.
 
@@ -435,7 +446,7 @@ def run_course(
     commit = f"Commit {made['commit']}" if made["commit"] else "Outside of a repository"
     machine = f"{commit}; {made['device']}; Python {made['python']}; {made['platform']}."
     results: list[RunResult] = []
-    tasks = [(path, parameters, folder / name, allow_undone) for path, name, parameters in plan]
+    tasks = [(path, parameters, folder / name, allow_undone, compare) for path, name, parameters in plan]
     for (_, name, _), result in zip(plan, _run_all(tasks, n_jobs), strict=True):
         results.append(result)
         verdict = "passed" if result.passed else f"FAILED  {result.error}"
@@ -446,7 +457,7 @@ def run_course(
     return results
 
 
-def _run_all(tasks: Sequence[tuple[Path, dict[str, Any], Path, bool]], n_jobs: int) -> Iterator[RunResult]:
+def _run_all(tasks: Sequence[tuple[Path, dict[str, Any], Path, bool, bool]], n_jobs: int) -> Iterator[RunResult]:
     """The results of `_run_or_refuse` for each of the tasks, in their order."""
     if n_jobs == 1:
         yield from itertools.starmap(_run_or_refuse, tasks)
@@ -465,11 +476,13 @@ def _share_cores(n_jobs: int) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // n_jobs, 1)))
 
 
-def _run_or_refuse(path: Path, parameters: dict[str, Any], folder: Path, allow_undone: bool) -> RunResult:
+def _run_or_refuse(
+    path: Path, parameters: dict[str, Any], folder: Path, allow_undone: bool, compare: bool
+) -> RunResult:
     """Run, and turn a notebook that cannot even start into a failed result."""
     try:
         values = check_parameters(path, parameters)
-        return _run(path, values, folder, timeout=CELL_TIMEOUT, allow_undone=allow_undone)
+        return _run(path, values, folder, timeout=CELL_TIMEOUT, allow_undone=allow_undone, compare=compare)
     except ValueError as error:
         return RunResult(name=path.stem, title=path.stem, parameters=parameters, error=str(error))
 
@@ -484,6 +497,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", nargs="*", default=(), metavar="NN", help="numbers of the notebooks to run")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="notebooks that run at a time")
     parser.add_argument("--allow-undone", action="store_true", help="accept exercises that are not done yet")
+    parser.add_argument("--compare", action="store_true", help="compare the outputs that nbval compares")
     options = parser.parse_args(arguments)
 
     def say(line: str) -> None:
@@ -496,6 +510,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             output_dir=options.out,
             only=options.only,
             allow_undone=options.allow_undone,
+            compare=options.compare,
             n_jobs=options.jobs,
             say=say,
         )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from lasslab.course import outputs, parameters, runner
 from lasslab.course.report import markdown_to_html, notebook_page, read_amount
@@ -296,6 +296,44 @@ def test_undone_exercise_fails_except_in_the_student_edition(tmp_path):
     with pytest.raises(RuntimeError, match="exercise 04.x: not done yet"):
         runner.run_notebook(path, output_dir=tmp_path / "out")
     assert runner.run_notebook(path, output_dir=tmp_path / "out", allow_undone=True).passed
+
+
+def write_executed(folder: Path, *, printed: str, tag: str) -> Path:
+    """A notebook that prints 7, and holds as its output what is given."""
+    path = write_notebook(folder, "print(seed)", "import time; print(time.time_ns())", tags=[tag])
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[3].metadata = {}  # what differs from run to run is not tagged
+    for cell, text in zip(notebook.cells[2:], (printed, "0\n"), strict=True):
+        cell.outputs = [new_output("stream", name="stdout", text=text)]
+    nbformat.write(notebook, path)
+    return path
+
+
+@pytest.mark.parametrize("compare", [False, True])
+def test_another_output_fails_where_the_cell_is_tagged_and_the_run_compares(tmp_path, compare):
+    differs = write_executed(tmp_path, printed="6\n", tag=outputs.CHECKED_TAG)
+    if compare:
+        with pytest.raises(RuntimeError, match=r"04_test.ipynb, cell 3: another output: '7' where '6' is committed"):
+            runner.run_notebook(differs, output_dir=tmp_path / "out", compare=True)
+        runner.run_notebook(differs, parameters={"seed": 8}, output_dir=tmp_path / "out", compare=True)
+    else:
+        runner.run_notebook(differs, output_dir=tmp_path / "out")
+
+
+@pytest.mark.parametrize(("printed", "tag"), [("7\n", outputs.CHECKED_TAG), ("6\n", "other")])
+def test_the_same_output_passes_and_so_does_what_is_not_tagged(tmp_path, printed, tag):
+    path = write_executed(tmp_path, printed=printed, tag=tag)
+    runner.run_notebook(path, output_dir=tmp_path / "out", compare=True)
+
+
+def test_a_line_more_is_a_difference():
+    def notebook(text):
+        shown = [new_output("stream", name="stdout", text=text), new_output("stream", name="stderr", text=text)]
+        return new_notebook(cells=[new_code_cell("", outputs=shown, metadata={"tags": [outputs.CHECKED_TAG]})])
+
+    assert not outputs.find_difference(notebook("a\nb\n"), notebook("a\nb\n"))
+    assert "'b' where None is committed" in outputs.find_difference(notebook("a\nb\n"), notebook("a\n"))
+    assert "None where 'b' is committed" in outputs.find_difference(notebook("a\n"), notebook("a\nb\n"))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), "loud", [1.0, 2.0], None])
