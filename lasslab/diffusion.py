@@ -92,6 +92,7 @@ def diffusion_loss(
     generator: torch.Generator,
     null: Condition | None = None,
     dropout: float = 0.0,
+    time_power: float = 1.0,
 ) -> Tensor:
     """Equation (2), one value for each example, at a level and a noise drawn for each example.
 
@@ -102,6 +103,7 @@ def diffusion_loss(
         generator: of levels, noise and dropout, on the data's device.
         null: what the condition is where it is dropped; needed for `dropout`.
         dropout: probability that an example loses its condition, drawn for each example as in `flow_loss`.
+        time_power: as in `flow_loss`.
 
     Returns:
         Mean squared error (B,).
@@ -112,7 +114,7 @@ def diffusion_loss(
     if not 0 <= dropout <= 1 or (dropout and null is None):
         raise ValueError(f"dropout is a probability and needs null=, got dropout={dropout} and null={null}")
     batch, device = len(x_1), x_1.device
-    t = 1 - torch.randint(1, LEVELS + 1, (batch,), generator=generator, device=device) / LEVELS
+    t = (1 - torch.randint(1, LEVELS + 1, (batch,), generator=generator, device=device) / LEVELS) ** time_power
     x_0 = torch.randn(x_1.shape, generator=generator, device=device, dtype=x_1.dtype)
     if dropout and null is not None:
         condition = drop(condition, null, torch.rand(batch, generator=generator, device=device) < dropout)

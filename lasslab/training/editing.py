@@ -8,14 +8,16 @@ Validation edits a fixed set to the end and asks the embedding how close each re
 `lasslab train edit`, `lasslab train audit`. Notebooks 14 and 15.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import ConcatDataset, Dataset
 
 from lasslab.data.edits import EditDataset
+from lasslab.data.mixtures import MixtureDataset
 from lasslab.flow import Condition
 from lasslab.models.bigvgan import load_vocoder
 from lasslab.models.clap import AudioTextEmbedding, load_clap
@@ -27,7 +29,7 @@ from lasslab.models.velocity import condition_on
 from lasslab.systems.codec import LatentCodec
 from lasslab.systems.editing import T_START
 from lasslab.training.fit import FitResult
-from lasslab.training.generation import PUBLISHED, QUICK, Generation, LatentRecipe
+from lasslab.training.generation import PUBLISHED, QUICK, Generation, GenerationRecipe, LatentRecipe, training_mixtures
 from lasslab.training.latents import LatentPairs
 from lasslab.training.runs import check_folder, fit_recipe
 from lasslab.training.sounds import collated, held_out_clips, training_clips
@@ -41,7 +43,7 @@ class Editing(Generation):
     Args:
         codec: VAE and vocoder: validation listens to whole edits; None leaves that out.
         embedding: of sounds and sentences, which judges them.
-        process, dropout, n_steps: see `Generation`.
+        process, dropout, n_steps, time_power: see `Generation`.
         n_sampled: examples of each validation batch that are edited to the end; 0 leaves that out.
     """
 
@@ -56,12 +58,20 @@ class Editing(Generation):
         dropout: float = 0.1,
         n_steps: int = 10,
         n_sampled: int = 16,
+        time_power: float = 1.0,
     ) -> None:
-        n_sampled = n_sampled if codec and embedding else 0
-        super().__init__(None, process, dropout=dropout, vae=codec and codec.vae, n_steps=n_steps, n_sampled=n_sampled)
+        super().__init__(
+            None,
+            process,
+            dropout=dropout,
+            vae=codec and codec.vae,
+            n_steps=n_steps,
+            n_sampled=n_sampled if codec and embedding else 0,
+            time_power=time_power,
+        )
         self.codec = codec
         self.embedding = embedding
-        self.monitor = "clap" if n_sampled else "fit"
+        self.monitor = "clap" if self.n_sampled else "fit"
 
     def conditions(self, network: nn.Module, batch: dict) -> tuple[Condition, Condition]:
         """`instruct` of a batch."""
@@ -100,9 +110,12 @@ class EditRecipe(LatentRecipe):
         adapter_rate: learning rate of the adapter as a share of the rest's, see `lasslab.models.editing.EditNetwork`.
         embedding: judges validation edits, see `lasslab.models.clap.load_clap`; "" validates by the loss alone.
         n_edits: triplets that are encoded, once, and seen again and again; six to a group.
+        n_rehearsed: mixtures among the edits, to be separated by a query as `flow` and `diffusion` learn it. A network
+            that starts from a separator and sees edits alone learns to hand back the original first, and forgets
+            meanwhile which sound a name means.
         most_base_clips, level_low, level_high, absent: see `lasslab.data.edits.EditDataset`.
         process … device: see `lasslab.training.generation.LatentRecipe`; it may start from a separator or an editor,
-            and the SNR is not used.
+            the SNR is not used.
     """
 
     vocoder: str = "bigvgan-lab"
@@ -111,6 +124,7 @@ class EditRecipe(LatentRecipe):
     adapter_rate: float = 0.1
     embedding: str = "clap-lab"
     n_edits: int = 12_288
+    n_rehearsed: int = 0
     most_base_clips: int = 2
     level_low: float = -3.0
     level_high: float = 9.0
@@ -129,6 +143,8 @@ class EditRecipe(LatentRecipe):
                 f"rank is 0 or more, alpha and adapter_rate positive, got {self.rank}, {self.alpha} and "
                 f"{self.adapter_rate}"
             )
+        if self.n_rehearsed < 0:
+            raise ValueError(f"n_rehearsed is a number of mixtures, 0 or more, got {self.n_rehearsed}")
         super().__post_init__()
 
     @property
@@ -148,7 +164,7 @@ EDIT_PRESETS: dict[str, EditRecipe] = {
         picture_every=20,
     ),
     # it starts from the separator: the same network, told the original in the mixture's place
-    "lab": EditRecipe(start_from="flowsep-lab"),
+    "lab": EditRecipe(start_from="flowsep-lab", n_rehearsed=4_608, time_power=2.0),
     # RFM-Editing: 100 epochs
     "full": EditRecipe(
         **PUBLISHED,
@@ -193,13 +209,16 @@ def train_editing(
     network = edit_network(recipe, vae, resume=resume)
     heard, unheard = training_edits(recipe), validation_edits(recipe)
     held_out = LatentPairs(unheard, vae, progress=progress)
-    dataset = LatentPairs(heard, vae, progress=progress)
+    dataset: Dataset = LatentPairs(heard, vae, progress=progress)
+    if recipe.n_rehearsed:
+        mixtures = LatentPairs(rehearsed_mixtures(recipe), vae, progress=progress)
+        dataset = ConcatDataset([dataset, AsEdits(mixtures)])
     embedding = load_clap(recipe.embedding, device=recipe.where) if recipe.embedding else None
     n_trained, n_text = trainable_parameters(network.encoder.model)
     return fit_recipe(
         recipe,
         network,
-        Editing(codec, embedding, recipe.process, dropout=recipe.text_dropout),
+        Editing(codec, embedding, recipe.process, dropout=recipe.text_dropout, time_power=recipe.time_power),
         dataset,
         directory=directory,
         validation=collated([held_out[index] for index in range(len(held_out))], 16),
@@ -254,6 +273,33 @@ def validation_edits(recipe: EditRecipe) -> EditDataset:
     """Edits of clips that training never hears, unchanged."""
     settings = _mixing(recipe, recipe.seed + 1) | {"absent": 0.0}
     return EditDataset(held_out_clips(recipe, n_per_class=4), n=recipe.n_validation, **settings)
+
+
+def rehearsed_mixtures(recipe: EditRecipe) -> MixtureDataset:
+    """The mixtures that a separator in the same latent space would be trained on."""
+    shared = {field.name: getattr(recipe, field.name) for field in fields(LatentRecipe)}
+    for name in ("snr_low", "snr_high"):  # an editor has no use for them; the separator's own
+        del shared[name]
+    return training_mixtures(GenerationRecipe(**shared, n_mixtures=recipe.n_rehearsed))
+
+
+class AsEdits(Dataset):
+    """Mixtures among edits: the query is the instruction, what it names the target.
+
+    Args:
+        mixtures: items as of `LatentPairs` of a `MixtureDataset`.
+    """
+
+    def __init__(self, mixtures: LatentPairs) -> None:
+        self.mixtures = mixtures
+
+    def __len__(self) -> int:
+        return len(self.mixtures)
+
+    def __getitem__(self, index: int) -> dict:
+        item = self.mixtures[index]
+        words = {"instruction": item["query"], "task": "separate", "caption": item["query"]}
+        return {"original": item["mixture"], "target": item["target"], "removed_label": "", "added_label": ""} | words
 
 
 def _mixing(recipe: EditRecipe, seed: int) -> dict[str, Any]:

@@ -54,6 +54,7 @@ class Generation:
         vae: decodes pictures, without it latents are shown; knows the latent of silence.
         n_steps: steps of a validation sample.
         n_sampled: examples of each validation batch that are sampled to the end; 0 leaves that out.
+        time_power: of the times in training, see `lasslab.flow.flow_loss`; validation's are uniform.
     """
 
     monitor = "fit"
@@ -69,12 +70,14 @@ class Generation:
         vae: MelVAE | None = None,
         n_steps: int = 10,
         n_sampled: int = 4,
+        time_power: float = 1.0,
     ) -> None:
         self.text, self.dropout, self.vae, self.n_steps, self.n_sampled = text, dropout, vae, n_steps, n_sampled
         if mixture_dropout and vae is None:
             raise ValueError("mixture_dropout needs vae=, which knows the latent of silence")
         self.mixture_dropout = mixture_dropout
         self._silence: dict[int, Tensor] = {}  # by length: the VAE is frozen
+        self.time_power = time_power
         self.process_loss, self.sample = PROCESSES[process]
 
     def conditions(self, network: nn.Module, batch: dict) -> tuple[Condition, Condition]:
@@ -87,7 +90,13 @@ class Generation:
             batch = batch | {self.told: self._some_silent(batch[self.told], generator)}
         condition, null = self.conditions(network, batch)
         losses = self.process_loss(
-            network, batch["target"], condition, generator=generator, null=null, dropout=self.dropout
+            network,
+            batch["target"],
+            condition,
+            generator=generator,
+            null=null,
+            dropout=self.dropout,
+            time_power=self.time_power,
         )
         return losses.mean(), {}
 
@@ -154,6 +163,7 @@ class LatentRecipe(SoundRecipe):
         vae: the latent space, see `lasslab.models.vae.load_vae`.
         text_encoder: see `lasslab.models.text.load_text_encoder`.
         text_dropout: share of the examples that lose their words, which guidance needs.
+        time_power: above 1 trains more near noise, see `lasslab.flow.flow_loss`.
         n_validation: items to validate on, of clips that training never hears.
         corpus … device: see `lasslab.training.sounds.SoundRecipe`.
     """
@@ -165,6 +175,7 @@ class LatentRecipe(SoundRecipe):
     text_encoder: str = "minilm"
     seconds: float = 2.55  # 256 frames, 64 of the latent
     text_dropout: float = 0.1
+    time_power: float = 1.0
     reverse_polarity: bool = False  # a log-mel has no polarity
     n_validation: int = 64
     n_steps: int = 6_000
@@ -184,6 +195,8 @@ class LatentRecipe(SoundRecipe):
         for name in self.shares:
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is a share in [0, 1], got {getattr(self, name)}")
+        if not self.time_power > 0:
+            raise ValueError(f"time_power is a power above 0, got {self.time_power}: 1 draws times uniformly")
         super().__post_init__()
 
     @property
@@ -355,7 +368,14 @@ def train_generation(
     return fit_recipe(
         recipe,
         network,
-        Generation(text, recipe.process, dropout=recipe.text_dropout, mixture_dropout=recipe.mixture_dropout, vae=vae),
+        Generation(
+            text,
+            recipe.process,
+            dropout=recipe.text_dropout,
+            mixture_dropout=recipe.mixture_dropout,
+            vae=vae,
+            time_power=recipe.time_power,
+        ),
         dataset,
         directory=directory,
         validation=collated([held_out[index] for index in range(len(held_out))], 16),
