@@ -118,6 +118,15 @@ def test_every_level_but_that_of_data_is_drawn_alike():
     assert ((counts[1:] - 40).square() / 40).sum() < 1000 + 4 * math.sqrt(2 * 1000), "chi-squared"
 
 
+def test_a_power_of_the_times_moves_levels_towards_noise():
+    network = Network()
+    condition = {"words": torch.zeros(4_000, 1)}
+    diffusion_loss(network, randn(4_000, 2), condition, generator=generator(), time_power=2.0)
+    t = network.calls[0][1]
+    assert t.min() >= 0 and t.max() < 1
+    assert [(t < share).float().mean().item() for share in (0.09, 0.49)] == pytest.approx([0.3, 0.7], abs=0.03)
+
+
 def test_the_condition_is_dropped_for_each_example_on_its_own():
     seen = []
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from doubles import Hum, stopping
 from safetensors.torch import load_file
+from torch.utils.data import default_collate
 
 from lasslab.models import velocity as velocity_module
 from lasslab.models.checkpoints import read_config, save_network
@@ -26,15 +27,18 @@ from lasslab.training.card_parts import training_section
 from lasslab.training.editing import (
     AUDIT_PRESETS,
     EDIT_PRESETS,
+    AsEdits,
     Editing,
     EditRecipe,
+    rehearsed_mixtures,
     train_editing,
     training_edits,
     validation_edits,
 )
 from lasslab.training.fit import FitConfig, fit
-from lasslab.training.generation import FLOW_PRESETS, PROCESSES
+from lasslab.training.generation import FLOW_PRESETS, PROCESSES, training_mixtures
 from lasslab.training.generation_card import publish
+from lasslab.training.latents import LatentPairs, describe
 from lasslab.training.recipes import PRESETS, train_recipe
 
 TINY = VelocityConfig(channels=(8, 16), attention=(False, True), head_width=8, latent_channels=2, text_dim=384)
@@ -184,6 +188,8 @@ def test_edit_and_audit_differ_in_process_and_start_only():
         ({"adapter_rate": 0.0}, "adapter_rate positive"),
         ({"alpha": 0.0}, "alpha and adapter_rate positive"),
         ({"text_dropout": 2.0}, "text_dropout"),
+        ({"time_power": 0.0}, "time_power is a power above 0, got 0.0"),
+        ({"n_rehearsed": -1}, "n_rehearsed is a number of mixtures, 0 or more, got -1"),
     ],
 )
 def test_impossible_settings_are_refused_at_once(change, words):
@@ -197,6 +203,32 @@ def test_training_and_validation_share_no_sound_and_all_tasks_are_there():
     assert not {(c.label, c.seed) for c in heard.crops.clips} & {(c.label, c.seed) for c in held_out.crops.clips}
     assert [held_out[i]["task"] for i in range(6)] == ["add", "add", "remove", "remove", "replace", "replace"]
     assert (heard.absent, held_out.absent) == (recipe.absent, 0.0), "validation edits can be carried out"
+
+
+def test_what_is_rehearsed_is_what_the_separator_learned_from(small):
+    """The same latents from the same cache; an item looks like an edit that keeps what the query names."""
+    rehearsed = rehearsed_mixtures(replace(small, n_rehearsed=3, snr_low=-1.0))
+    separation = replace(FLOW_PRESETS["quick"], seconds=0.25, n_per_class=1, n_mixtures=3)
+    assert describe(rehearsed) == describe(training_mixtures(separation))
+    pairs = LatentPairs(rehearsed, vae(), progress=False)
+    item, pair = AsEdits(pairs)[2], pairs[2]
+    assert len(AsEdits(pairs)) == 3 and item["instruction"] == item["caption"] == pair["query"]
+    assert torch.equal(item["original"], pair["mixture"]) and torch.equal(item["target"], pair["target"])
+    edits = LatentPairs(training_edits(small), vae(), progress=False)
+    default_collate([item, edits[0]])  # the same names and shapes
+    assert item.keys() == edits[0].keys()
+
+
+def test_edits_and_what_is_rehearsed_are_seen_in_one_training(small, tmp_path, monkeypatch):
+    seen, loss = [], Editing.loss
+
+    def looking(self, network, batch, generator):
+        seen.extend(batch["task"])
+        return loss(self, network, batch, generator)
+
+    monkeypatch.setattr(Editing, "loss", looking)
+    train_editing(replace(small, n_rehearsed=2, time_power=2.0), tmp_path / "run", progress=False)
+    assert sorted(seen) == ["add", "add", "remove", "remove", "replace", "replace", "separate", "separate"]
 
 
 # --- trainings

@@ -102,6 +102,15 @@ def test_times_are_uniform_and_differ_within_a_batch():
     assert (histogram - 400).abs().max() < 4 * math.sqrt(400)
 
 
+@pytest.mark.parametrize("power", [1.0, 2.0, 0.5])
+def test_a_power_of_the_times_moves_them_towards_noise_or_data(power):
+    network = Network()
+    flow_loss(network, randn(4_000, 2), {"words": torch.zeros(4_000, 1)}, generator=generator(), time_power=power)
+    t = network.calls[0][1]
+    for share in (0.1, 0.5, 0.9):  # u^p < s where u < s^(1/p)
+        assert (t < share).float().mean().item() == pytest.approx(share ** (1 / power), abs=0.03)
+
+
 def test_the_condition_is_dropped_for_each_example_on_its_own():
     """FlowSep's released code drops it for a whole batch at a time."""
     seen = []
