@@ -93,6 +93,7 @@ def diffusion_loss(
     null: Condition | None = None,
     dropout: float = 0.0,
     time_power: float = 1.0,
+    weight: Tensor | None = None,
 ) -> Tensor:
     """Equation (2), one value for each example, at a level and a noise drawn for each example.
 
@@ -103,7 +104,7 @@ def diffusion_loss(
         generator: of levels, noise and dropout, on the data's device.
         null: what the condition is where it is dropped; needed for `dropout`.
         dropout: probability that an example loses its condition, drawn for each example as in `flow_loss`.
-        time_power: as in `flow_loss`.
+        time_power, weight: as in `flow_loss`.
 
     Returns:
         Mean squared error (B,).
@@ -119,7 +120,8 @@ def diffusion_loss(
     if dropout and null is not None:
         condition = drop(condition, null, torch.rand(batch, generator=generator, device=device) < dropout)
     predicted = network(interpolate(x_0, x_1, t), t, **condition)
-    return (predicted - x_0).square().flatten(1).mean(1)
+    errors = (predicted - x_0).square()
+    return (errors if weight is None else weight * errors).flatten(1).mean(1)
 
 
 def level_grid(n_steps: int, *, start: float = 0.0) -> Tensor:

@@ -90,6 +90,7 @@ def flow_loss(
     dropout: float = 0.0,
     sigma_min: float = SIGMA_MIN,
     time_power: float = 1.0,
+    weight: Tensor | None = None,
 ) -> Tensor:
     """Equation (3), one value for each example, at a time and a noise drawn for each example.
 
@@ -104,6 +105,7 @@ def flow_loss(
         sigma_min: as in (1).
         time_power: times are u^time_power with u uniform. 1 as in the papers; with 2 more of them are near noise, where
             the condition decides, and fewer where the state has told everything. What the loss is smallest for stays.
+        weight: how much each error counts, broadcast to (B, ...); all alike when left out.
 
     Returns:
         Mean squared error (B,).
@@ -119,7 +121,8 @@ def flow_loss(
     if dropout and null is not None:
         condition = drop(condition, null, torch.rand(batch, generator=generator, device=device) < dropout)
     predicted = network(interpolate(x_0, x_1, t, sigma_min=sigma_min), t, **condition)
-    return (predicted - target_velocity(x_0, x_1, sigma_min=sigma_min)).square().flatten(1).mean(1)
+    errors = (predicted - target_velocity(x_0, x_1, sigma_min=sigma_min)).square()
+    return (errors if weight is None else weight * errors).flatten(1).mean(1)
 
 
 def drop(condition: Condition, null: Condition, dropped: Tensor) -> dict[str, Tensor]:

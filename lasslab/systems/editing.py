@@ -35,7 +35,15 @@ from lasslab.flow import Field, solve, time_grid
 from lasslab.models.text import TextEmbedding, check_instruction
 from lasslab.models.velocity import without_words
 from lasslab.signal.audio import SAMPLE_RATE
-from lasslab.systems.latent import LATENT_FIELDS, LatentSystem, Observer, load_latent_system, repeat
+from lasslab.systems.latent import (
+    LATENT_FIELDS,
+    LATENT_SETTINGS,
+    LatentSystem,
+    Observer,
+    check_start,
+    load_latent_system,
+    repeat,
+)
 from lasslab.systems.request import check_samples, choose_device, open_checkpoint
 from lasslab.systems.separation import ROUND_TRIP, load_separator
 
@@ -85,8 +93,7 @@ class LatentEditor(LatentSystem):
     def check_settings(self) -> None:
         """Refuse a setting that is out of range."""
         super().check_settings()
-        if not 0 <= self.t_start < 1:
-            raise ValueError(f"t_start is a time in [0, 1), got {self.t_start}: 0 is noise, and at 1 nothing changes")
+        check_start(self.t_start)
 
     def check_words(self, words: str) -> str:
         """An instruction as the text encoder shall see it; warns where no task is recognised."""
@@ -336,7 +343,7 @@ EDITOR_FIELDS: dict[str, Any] = LATENT_FIELDS | {
     "adapter": True,
     "trained_text_parameters": [],
 }
-EDITOR_SETTINGS = ("n_steps", "guidance_scale", "window_seconds", "t_start")
+EDITOR_SETTINGS = (*LATENT_SETTINGS, "t_start")
 
 #: "system" of a checkpoint's config.json -> what it is
 EDITORS: dict[str, type[LatentEditor]] = {"flow-editor": FlowEditor, "diffusion-editor": DiffusionEditor}

@@ -20,7 +20,14 @@ from torch import Tensor
 from lasslab.diffusion import sample as sample_diffusion
 from lasslab.flow import SOLVERS, Field, solve, time_grid
 from lasslab.signal.audio import SAMPLE_RATE
-from lasslab.systems.latent import LatentSystem, Observer, load_latent_system
+from lasslab.systems.latent import (
+    LATENT_FIELDS,
+    LATENT_SETTINGS,
+    LatentSystem,
+    Observer,
+    check_start,
+    load_latent_system,
+)
 
 
 class LatentSeparator(LatentSystem):
@@ -130,18 +137,38 @@ class FlowSeparator(LatentSeparator):
 class DiffusionSeparator(LatentSeparator):
     """DiffusionSep: the same network trained to predict the noise, sampled by DDIM.
 
+    The first step divides what the network gets wrong by the data's share of the state, 0.012 at t = 0: unless it is
+    right to a percent, the guess is far too loud, and the rest of the sample follows it. A start a little later, where
+    the noise is taken for a state that holds some data, costs that little data and divides by more: 0.03 at t = 0.1.
+    Released code with "leading" steps does so without saying it: with ten steps it starts near t = 0.1.
+
     Args:
         network, vae, vocoder, text_encoder, n_steps, guidance_scale, window_seconds, name: see
             `lasslab.systems.latent.LatentSystem`.
+        t_start: time in [0, 1) that the noise is taken to be at.
+
+    Raises:
+        ValueError: see `LatentSeparator`; or no such time.
 
     Notebook: 13.
     """
 
+    settings = ("n_steps", "guidance_scale", "t_start")
+
+    def __init__(self, *args: Any, t_start: float = 0.0, **settings: Any) -> None:
+        self.t_start = t_start
+        super().__init__(*args, **settings)
+
+    def check_settings(self) -> None:
+        """Refuse a setting that is out of range."""
+        super().check_settings()
+        check_start(self.t_start)
+
     def sample(
         self, field: Field, noise: Tensor, told: Tensor, n_steps: int, *, observe: Observer | None = None
     ) -> Tensor:
-        """DDIM from t = 0 to 1."""
-        return sample_diffusion(field, noise, n_steps, observe=observe)
+        """DDIM from `t_start` to 1."""
+        return sample_diffusion(field, noise, n_steps, t_start=self.t_start, observe=observe)
 
 
 #: "system" of a checkpoint's config.json -> what it is
@@ -162,4 +189,8 @@ def load_generative_separator(folder: Path, config: dict[str, Any], device: torc
     Raises:
         ValueError: one line that names the file and the remedy.
     """
-    return load_latent_system(SYSTEMS[config["system"]], folder, config, device)
+    system = SYSTEMS[config["system"]]
+    if "t_start" not in system.settings:
+        return load_latent_system(system, folder, config, device)
+    fields, settings = {**LATENT_FIELDS, "t_start": 0.0}, (*LATENT_SETTINGS, "t_start")
+    return load_latent_system(system, folder, config, device, fields=fields, settings=settings)

@@ -285,6 +285,12 @@ class LatentSystem:
         return field
 
 
+def check_start(t_start: float) -> None:
+    """Refuse what is no time at which sampling can start."""
+    if not 0 <= t_start < 1:
+        raise ValueError(f"t_start is a time in [0, 1), got {t_start}: 0 is noise, and at 1 nothing changes")
+
+
 def repeat(text: TextEmbedding, n: int) -> TextEmbedding:
     """Each sentence n times in a row, for the channels of its recording."""
     return TextEmbedding(*(part.repeat_interleave(n, dim=0) for part in text))
@@ -353,6 +359,8 @@ LATENT_FIELDS: dict[str, Any] = {
     "provenance": {},
     "started_from": {},
 }
+#: those of them that are settings of the system
+LATENT_SETTINGS = ("n_steps", "guidance_scale", "window_seconds")
 
 
 def load_latent_system(
@@ -362,7 +370,7 @@ def load_latent_system(
     device: torch.device,
     *,
     fields: Mapping[str, Any] = LATENT_FIELDS,
-    settings: Sequence[str] = ("n_steps", "guidance_scale", "window_seconds"),
+    settings: Sequence[str] = LATENT_SETTINGS,
 ) -> LatentSystem:
     """A system from its checkpoint, with the VAE, vocoder and text encoder that it names.
 

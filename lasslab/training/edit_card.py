@@ -23,7 +23,6 @@ TITLES = {
     "audit": "A noise-predicting network of a diffusion that edits by instruction, in the latent space of a mel VAE"
     " (AUDIT, the baseline of RFM-Editing), and the adapter of its text encoder",
 }
-SETTINGS = (*SHIPPED_SETTINGS, "t_start")
 
 
 def edit_card(name: str, config: dict[str, Any], report: dict[str, Any], n_parameters: int) -> str:
@@ -97,7 +96,7 @@ def kind_of(recipe: dict[str, Any]) -> tuple[str, Any]:
 
 def main(arguments: list[str] | None = None) -> int:
     """`python -m lasslab.training.edit_card`."""
-    return run_card("Ship a trained editor with its card.", arguments, settings=SETTINGS, card=edit_card)
+    return run_card("Ship a trained editor with its card.", arguments, settings=SHIPPED_SETTINGS, card=edit_card)
 
 
 if __name__ == "__main__":

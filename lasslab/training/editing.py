@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import ConcatDataset, Dataset
+from torch.utils.data import ConcatDataset, Dataset, Subset
 
 from lasslab.data.edits import EditDataset
 from lasslab.data.mixtures import MixtureDataset
@@ -34,6 +34,7 @@ from lasslab.training.latents import LatentPairs
 from lasslab.training.runs import check_folder, fit_recipe
 from lasslab.training.sounds import collated, held_out_clips, training_clips
 
+CHANGE = 0.5  # mean difference of two latents, whose variance is about 1, that is a change
 OBJECTIVES = {"flow": "edit", "diffusion": "audit"}  # process -> what `lasslab train` is asked for
 
 
@@ -44,6 +45,7 @@ class Editing(Generation):
         codec: VAE and vocoder: validation listens to whole edits; None leaves that out.
         embedding: of sounds and sentences, which judges them.
         process, dropout, n_steps, time_power: see `Generation`.
+        change_weight: how much more an error counts where the edit changes something; see `weight`.
         n_sampled: examples of each validation batch that are edited to the end; 0 leaves that out.
     """
 
@@ -59,6 +61,7 @@ class Editing(Generation):
         n_steps: int = 10,
         n_sampled: int = 16,
         time_power: float = 1.0,
+        change_weight: float = 0.0,
     ) -> None:
         super().__init__(
             None,
@@ -71,12 +74,25 @@ class Editing(Generation):
         )
         self.codec = codec
         self.embedding = embedding
+        self.change_weight = change_weight
         self.monitor = "clap" if self.n_sampled else "fit"
 
     def conditions(self, network: nn.Module, batch: dict) -> tuple[Condition, Condition]:
         """`instruct` of a batch."""
         ids, mask = _plain(network).encoder.tokenise(batch["instruction"])
         return instruct(batch["original"], ids, mask)
+
+    def weight(self, batch: dict) -> Tensor | None:
+        """1, and `change_weight` more where original and target differ (B, 1, N', M'); their mean is 1 in each example.
+
+        Most of an edit is left as it was, and there an error says nothing about the instruction: a network that hands
+        back the original has most of the loss behind it.
+        """
+        if not self.change_weight:
+            return None
+        changed = (batch["target"] - batch["original"]).abs().mean(1, keepdim=True) > CHANGE
+        weight = 1 + self.change_weight * changed
+        return weight / weight.mean((1, 2, 3), keepdim=True)
 
     def sampling_conditions(self, network: nn.Module, batch: dict) -> tuple[nn.Module, Condition]:
         """The velocity network itself, and its condition: the instruction is read once, not at every step."""
@@ -113,6 +129,7 @@ class EditRecipe(LatentRecipe):
         n_rehearsed: mixtures among the edits, to be separated by a query as `flow` and `diffusion` learn it. A network
             that starts from a separator and sees edits alone learns to hand back the original first, and forgets
             meanwhile which sound a name means.
+        change_weight: how much more an error counts where the edit changes something, see `Editing.weight`.
         most_base_clips, level_low, level_high, absent: see `lasslab.data.edits.EditDataset`.
         process … device: see `lasslab.training.generation.LatentRecipe`; it may start from a separator or an editor,
             the SNR is not used.
@@ -125,6 +142,7 @@ class EditRecipe(LatentRecipe):
     embedding: str = "clap-lab"
     n_edits: int = 12_288
     n_rehearsed: int = 0
+    change_weight: float = 0.0
     most_base_clips: int = 2
     level_low: float = -3.0
     level_high: float = 9.0
@@ -143,6 +161,8 @@ class EditRecipe(LatentRecipe):
                 f"rank is 0 or more, alpha and adapter_rate positive, got {self.rank}, {self.alpha} and "
                 f"{self.adapter_rate}"
             )
+        if not self.change_weight >= 0:
+            raise ValueError(f"change_weight is 0 or more, got {self.change_weight}")
         if self.n_rehearsed < 0:
             raise ValueError(f"n_rehearsed is a number of mixtures, 0 or more, got {self.n_rehearsed}")
         super().__post_init__()
@@ -213,12 +233,20 @@ def train_editing(
     if recipe.n_rehearsed:
         mixtures = LatentPairs(rehearsed_mixtures(recipe), vae, progress=progress)
         dataset = ConcatDataset([dataset, AsEdits(mixtures)])
+    dataset = shuffled(dataset, seed=recipe.seed)
     embedding = load_clap(recipe.embedding, device=recipe.where) if recipe.embedding else None
     n_trained, n_text = trainable_parameters(network.encoder.model)
     return fit_recipe(
         recipe,
         network,
-        Editing(codec, embedding, recipe.process, dropout=recipe.text_dropout, time_power=recipe.time_power),
+        Editing(
+            codec,
+            embedding,
+            recipe.process,
+            dropout=recipe.text_dropout,
+            time_power=recipe.time_power,
+            change_weight=recipe.change_weight,
+        ),
         dataset,
         directory=directory,
         validation=collated([held_out[index] for index in range(len(held_out))], 16),
@@ -281,6 +309,16 @@ def rehearsed_mixtures(recipe: EditRecipe) -> MixtureDataset:
     for name in ("snr_low", "snr_high"):  # an editor has no use for them; the separator's own
         del shared[name]
     return training_mixtures(GenerationRecipe(**shared, n_mixtures=recipe.n_rehearsed))
+
+
+def shuffled(dataset: Dataset, *, seed: int) -> Dataset:
+    """The items in an order that is random from the start.
+
+    `fit` takes a dataset's own order for random the first time through. Edits come six of three sounds in a row, and
+    what is rehearsed after them: a batch would hold one scene, and the rehearsal come when all is forgotten.
+    """
+    order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed))
+    return Subset(dataset, order.tolist())
 
 
 class AsEdits(Dataset):

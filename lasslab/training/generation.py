@@ -97,8 +97,13 @@ class Generation:
             null=null,
             dropout=self.dropout,
             time_power=self.time_power,
+            weight=self.weight(batch),
         )
         return losses.mean(), {}
+
+    def weight(self, batch: dict) -> Tensor | None:
+        """How much the errors in a batch count, see `flow_loss`: all alike."""
+        return None
 
     def _some_silent(self, mixture: Tensor, generator: torch.Generator) -> Tensor:
         """The latents of mixtures (B, Z, N', M'), but that of silence for a share of the examples."""

@@ -47,7 +47,7 @@ TITLES = {
 
 #: of a checkpoint, in place of what the training wrote: names of VAE and vocoder as they ship, and what the system
 #: samples with unless told otherwise
-SHIPPED_SETTINGS = ("vae", "vocoder", "n_steps", "guidance_scale", "window_seconds")
+SHIPPED_SETTINGS = ("vae", "vocoder", "n_steps", "guidance_scale", "window_seconds", "t_start")
 #: setting -> its option of the command line and its type
 OPTIONS: dict[str, tuple[str, type]] = {
     "vae": ("--vae", str),
@@ -78,7 +78,7 @@ def publish(
         part: "best" or "last".
         report: JSON of an evaluation of this checkpoint, or None.
         card: writes the card; `generation_card` when left out.
-        **settings: of `SHIPPED_SETTINGS`, and of an editor `t_start`; None leaves one as it is.
+        **settings: of `SHIPPED_SETTINGS`; None leaves one as it is.
 
     Returns:
         The destination.
@@ -109,6 +109,8 @@ def publish_network(run: Path, destination: Path, *, part: str, **settings: Any)
     """
     config = trained_config(run, part)
     config |= {name: value for name, value in settings.items() if value is not None}
+    if config["system"] == "flow" and "t_start" in config:
+        raise ValueError(f"{run} is a flow, which starts in noise: t_start is a setting of a diffusion or an editor")
     for name in {config[name] for name in ("vae", "vocoder") if name in config}:
         if "/" not in name:
             find_checkpoint(name)  # it must be there where the system is loaded
@@ -158,8 +160,9 @@ def generation_card(name: str, config: dict[str, Any], report: dict[str, Any], n
         f"# {name}",
         "",
         f"{TITLES[process]}: {n_parameters / 1e6:.2f} M parameters, {recipe['size']} size. It makes the sound that a"
-        f" sentence names out of noise, told the mixture; {config['n_steps']} steps and a guidance scale of"
-        f" {config['guidance_scale']:g} unless told otherwise. Weights are float16.",
+        f" sentence names out of noise, told the mixture; {config['n_steps']} steps"
+        + (f" from t = {config['t_start']:g}" if config.get("t_start") else "")
+        + f" and a guidance scale of {config['guidance_scale']:g} unless told otherwise. Weights are float16.",
         "",
         f"It works with the VAE `{config['vae']}`, the vocoder `{config['vocoder']}` and the text encoder"
         f" {config['text_encoder']}, which are loaded with it.",

@@ -1,6 +1,7 @@
 """Training of editors: what learns and what stays, what validation hears, trainings that go on as they were."""
 
 import copy
+import itertools
 import json
 import shutil
 from dataclasses import asdict, replace
@@ -31,6 +32,7 @@ from lasslab.training.editing import (
     Editing,
     EditRecipe,
     rehearsed_mixtures,
+    shuffled,
     train_editing,
     training_edits,
     validation_edits,
@@ -145,6 +147,31 @@ def test_each_example_loses_its_words_on_its_own_and_never_its_original(process)
     assert calls[0]["token_mask"][dropped].sum(1).unique().tolist() == [1]
 
 
+def test_errors_count_more_where_the_edit_changes_something():
+    original = torch.zeros(2, 2, 4, 4)
+    target = original.clone()
+    target[0, :, :2] = 1.0  # half of the first example; in the second the sound is not there
+    pair = {"original": original, "target": target}
+    weight = Editing(change_weight=3.0).weight(pair)
+    assert weight.shape == (2, 1, 4, 4)
+    assert weight[0, 0, :, 0].tolist() == pytest.approx([1.6, 1.6, 0.4, 0.4]), "4 to 1, and 1 in the mean"
+    assert (weight[1] == 1).all()
+    assert Editing().weight(pair) is None
+
+
+@every_process
+def test_the_loss_takes_the_weight_of_each_error(process):
+    process_loss, _ = PROCESSES[process]
+
+    def loss(**settings) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(0)
+        return process_loss(lambda x, t: torch.zeros_like(x), randn(3, 2, 4), {}, generator=generator, **settings)
+
+    left = torch.tensor([1.0, 1.0, 0.0, 0.0])
+    torch.testing.assert_close(loss(weight=torch.ones(1, 4)), loss())
+    torch.testing.assert_close(loss(weight=left) + loss(weight=1 - left), loss())
+
+
 def test_validation_asks_how_close_an_edit_is_to_its_target_s_caption():
     codec, embedding = LatentCodec(vae(), Hum(VAE.mel())), Loudness()
     objective, trained = Editing(codec, embedding, n_steps=2), network().eval()
@@ -189,6 +216,7 @@ def test_edit_and_audit_differ_in_process_and_start_only():
         ({"alpha": 0.0}, "alpha and adapter_rate positive"),
         ({"text_dropout": 2.0}, "text_dropout"),
         ({"time_power": 0.0}, "time_power is a power above 0, got 0.0"),
+        ({"change_weight": -1.0}, "change_weight is 0 or more, got -1"),
         ({"n_rehearsed": -1}, "n_rehearsed is a number of mixtures, 0 or more, got -1"),
     ],
 )
@@ -217,6 +245,15 @@ def test_what_is_rehearsed_is_what_the_separator_learned_from(small):
     edits = LatentPairs(training_edits(small), vae(), progress=False)
     default_collate([item, edits[0]])  # the same names and shapes
     assert item.keys() == edits[0].keys()
+
+
+def test_the_first_pass_is_in_random_order_too():
+    """A training took the six edits of one scene for a batch, and rehearsed when they were over."""
+    orders = [[shuffled(range(600), seed=seed)[i] for i in range(600)] for seed in (0, 0, 1)]
+    assert orders[0] == orders[1] != orders[2] and sorted(orders[0]) == list(range(600))
+    first = orders[0][:200]
+    assert 40 < sum(item >= 400 for item in first) < 95, "a third of it is from the last third"
+    assert sum(abs(a - b) < 6 for a, b in itertools.pairwise(first)) < 12, "neighbours are far apart"
 
 
 def test_edits_and_what_is_rehearsed_are_seen_in_one_training(small, tmp_path, monkeypatch):

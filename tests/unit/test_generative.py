@@ -408,6 +408,20 @@ def test_an_observer_sees_every_state_from_noise_to_data(kind):
     torch.testing.assert_close(trajectory.states[-1], latents[0], rtol=1e-3, atol=1e-3)
 
 
+def test_a_diffusion_may_take_the_noise_for_a_later_state():
+    system, trajectory = separator(kind="diffusion", t_start=0.1), Trajectory()
+    system(noise(1, 4_000), "a dog", n_steps=3, observe=trajectory)
+    torch.testing.assert_close(trajectory.times.float(), torch.tensor([0.1, 0.4, 0.7, 1.0]))
+    assert torch.equal(trajectory.states[0, 0], draw_noise((16, 7, 4), seeded(0))), "all of it noise"
+    latents, _ = system.codec.encode(noise(1, 1, 4_000))
+    torch.testing.assert_close(trajectory.states[-1], latents[0], rtol=1e-3, atol=1e-3)
+    assert system.with_sampling(t_start=0.3).t_start == 0.3 and system.t_start == 0.1
+    with pytest.raises(ValueError, match=r"t_start is a time in \[0, 1\), got 1"):
+        system.with_sampling(t_start=1.0)
+    with pytest.raises(ValueError, match="has no setting t_start: it has n_steps, guidance_scale"):
+        separator(kind="flow").with_sampling(t_start=0.1)
+
+
 def test_a_bar_shows_the_steps_only_where_it_is_asked_for(capfd):
     system, seen = separator(), []
     system(noise(2_000), "a dog", n_steps=6)
@@ -619,9 +633,18 @@ def test_a_saved_network_loads_and_separates_alike(root, kind):
         )
 
 
+def test_the_start_of_a_diffusion_is_part_of_its_checkpoint(root):
+    edit_config(root, system="diffusion")
+    assert load_separator("tiny", device="cpu").t_start == 0.0
+    edit_config(root, t_start=0.1)
+    assert load_separator("tiny", device="cpu").t_start == 0.1
+
+
 @pytest.mark.parametrize(
     "changes, words",
     [
+        ({"t_start": 0.1}, "unknown fields t_start"),
+        ({"system": "diffusion", "t_start": 1.5}, "t_start is a time"),
         ({"system": None}, "missing fields system"),
         ({"network": None}, "missing fields network"),
         ({"system": "magic"}, "'magic'"),
