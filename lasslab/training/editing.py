@@ -184,7 +184,7 @@ EDIT_PRESETS: dict[str, EditRecipe] = {
         picture_every=20,
     ),
     # it starts from the separator: the same network, told the original in the mixture's place
-    "lab": EditRecipe(start_from="flowsep-lab", n_rehearsed=4_608, time_power=2.0),
+    "lab": EditRecipe(start_from="flowsep-lab"),
     # RFM-Editing: 100 epochs
     "full": EditRecipe(
         **PUBLISHED,
