@@ -26,7 +26,7 @@ course: $(READY)
 	$(PYTHON) -m lasslab.course.runner --out build/course --jobs $(JOBS) $(COMPARE)
 
 test: $(READY)
-	$(QUIET) MPLBACKEND=Agg $(PYTHON) -m pytest $(SPREAD) tests
+	$(QUIET) MPLBACKEND=Agg $(PYTHON) -m pytest $(SPREAD) --durations=8 tests
 	$(QUIET) $(PYTHON) -m pytest $(SPREAD) --nbval-lax --nbval-current-env -p no:cacheprovider $(NBVAL)
 
 lab: $(READY)
