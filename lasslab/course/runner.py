@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -446,8 +447,9 @@ def run_course(
     commit = f"Commit {made['commit']}" if made["commit"] else "Outside of a repository"
     machine = f"{commit}; {made['device']}; Python {made['python']}; {made['platform']}."
     results: list[RunResult] = []
-    tasks = [(path, parameters, folder / name, allow_undone, compare) for path, name, parameters in plan]
-    for (_, name, _), result in zip(plan, _run_all(tasks, n_jobs), strict=True):
+    tasks = [(path, parameters, folder / name) for path, name, parameters in plan]
+    run = partial(_run_or_refuse, allow_undone=allow_undone, compare=compare)
+    for (_, name, _), result in zip(plan, _run_all(run, tasks, n_jobs), strict=True):
         results.append(result)
         verdict = "passed" if result.passed else f"FAILED  {result.error}"
         say(f"{name:<32} {result.seconds:7.1f} s {result.peak_memory_mb:8.0f} MB  {verdict}")
@@ -457,10 +459,12 @@ def run_course(
     return results
 
 
-def _run_all(tasks: Sequence[tuple[Path, dict[str, Any], Path, bool, bool]], n_jobs: int) -> Iterator[RunResult]:
-    """The results of `_run_or_refuse` for each of the tasks, in their order."""
+def _run_all(
+    run: Callable[..., RunResult], tasks: Sequence[tuple[Path, dict[str, Any], Path]], n_jobs: int
+) -> Iterator[RunResult]:
+    """The results of `run` for each of the tasks, in their order."""
     if n_jobs == 1:
-        yield from itertools.starmap(_run_or_refuse, tasks)
+        yield from itertools.starmap(run, tasks)
         return
     with ProcessPoolExecutor(
         n_jobs,
@@ -468,7 +472,7 @@ def _run_all(tasks: Sequence[tuple[Path, dict[str, Any], Path, bool, bool]], n_j
         initializer=_share_cores,
         initargs=(n_jobs,),
     ) as processes:
-        yield from processes.map(_run_or_refuse, *zip(*tasks, strict=True))
+        yield from processes.map(run, *zip(*tasks, strict=True))
 
 
 def _share_cores(n_jobs: int) -> None:
@@ -477,7 +481,7 @@ def _share_cores(n_jobs: int) -> None:
 
 
 def _run_or_refuse(
-    path: Path, parameters: dict[str, Any], folder: Path, allow_undone: bool, compare: bool
+    path: Path, parameters: dict[str, Any], folder: Path, *, allow_undone: bool, compare: bool
 ) -> RunResult:
     """Run, and turn a notebook that cannot even start into a failed result."""
     try:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from lasslab.course.cells import Statement, cell_statements, checked_exercises, makes_anew, notebook_statements
+from lasslab.course.outputs import CHECKED_TAG
 from lasslab.signal.files import write_text
 
 BEGIN, END = "# BEGIN SOLUTION", "# END SOLUTION"
@@ -346,7 +347,7 @@ def _clear(notebook: Any, cells: set[int]) -> None:
     for index in cells:
         cell = notebook.cells[index]
         cell.outputs, cell.execution_count = [], None
-        tags = [tag for tag in cell.metadata.get("tags", []) if tag != "nbval-check-output"]
+        tags = [tag for tag in cell.metadata.get("tags", []) if tag != CHECKED_TAG]
         if "tags" in cell.metadata:
             cell.metadata["tags"] = tags
             if not tags:

@@ -35,15 +35,7 @@ from lasslab.flow import Field, solve, time_grid
 from lasslab.models.text import TextEmbedding, check_instruction
 from lasslab.models.velocity import without_words
 from lasslab.signal.audio import SAMPLE_RATE
-from lasslab.systems.latent import (
-    LATENT_FIELDS,
-    LATENT_SETTINGS,
-    LatentSystem,
-    Observer,
-    check_start,
-    load_latent_system,
-    repeat,
-)
+from lasslab.systems.latent import LATENT_FIELDS, LaterStart, Observer, load_latent_system, repeat
 from lasslab.systems.request import check_samples, choose_device, open_checkpoint
 from lasslab.systems.separation import ROUND_TRIP, load_separator
 
@@ -72,7 +64,7 @@ class UnknownTask(UserWarning):
     """An instruction in which no task was recognised."""
 
 
-class LatentEditor(LatentSystem):
+class LatentEditor(LaterStart):
     """What the editors share: the call, and a start that is not all noise.
 
     Args:
@@ -84,16 +76,8 @@ class LatentEditor(LatentSystem):
         ValueError: VAE and vocoder read different mels, or a setting is out of range.
     """
 
-    settings = ("n_steps", "guidance_scale", "t_start")
-
-    def __init__(self, *args: Any, n_steps: int = N_STEPS, t_start: float = 0.0, **settings: Any) -> None:
-        self.t_start = t_start
+    def __init__(self, *args: Any, n_steps: int = N_STEPS, **settings: Any) -> None:
         super().__init__(*args, n_steps=n_steps, **settings)
-
-    def check_settings(self) -> None:
-        """Refuse a setting that is out of range."""
-        super().check_settings()
-        check_start(self.t_start)
 
     def check_words(self, words: str) -> str:
         """An instruction as the text encoder shall see it; warns where no task is recognised."""
@@ -343,7 +327,6 @@ EDITOR_FIELDS: dict[str, Any] = LATENT_FIELDS | {
     "adapter": True,
     "trained_text_parameters": [],
 }
-EDITOR_SETTINGS = (*LATENT_SETTINGS, "t_start")
 
 #: "system" of a checkpoint's config.json -> what it is
 EDITORS: dict[str, type[LatentEditor]] = {"flow-editor": FlowEditor, "diffusion-editor": DiffusionEditor}
@@ -374,6 +357,4 @@ def load_editor(name_or_dir: str | os.PathLike[str] = DEFAULT_EDITOR, *, device:
     folder, config = open_checkpoint(name_or_dir, kinds=(*EDITORS, "flow"), what="an editor", others=others)
     if config["system"] == "flow":  # of its settings, the window alone is an editor's too
         return load_latent_system(InversionEditor, folder, config, choose_device(device), settings=("window_seconds",))
-    return load_latent_system(
-        EDITORS[config["system"]], folder, config, choose_device(device), fields=EDITOR_FIELDS, settings=EDITOR_SETTINGS
-    )
+    return load_latent_system(EDITORS[config["system"]], folder, config, choose_device(device), fields=EDITOR_FIELDS)

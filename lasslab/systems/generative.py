@@ -20,14 +20,7 @@ from torch import Tensor
 from lasslab.diffusion import sample as sample_diffusion
 from lasslab.flow import SOLVERS, Field, solve, time_grid
 from lasslab.signal.audio import SAMPLE_RATE
-from lasslab.systems.latent import (
-    LATENT_FIELDS,
-    LATENT_SETTINGS,
-    LatentSystem,
-    Observer,
-    check_start,
-    load_latent_system,
-)
+from lasslab.systems.latent import LATENT_FIELDS, LatentSystem, LaterStart, Observer, load_latent_system
 
 
 class LatentSeparator(LatentSystem):
@@ -134,7 +127,7 @@ class FlowSeparator(LatentSeparator):
         return solve(field, noise, time_grid(n_steps), method=self.method, observe=observe)
 
 
-class DiffusionSeparator(LatentSeparator):
+class DiffusionSeparator(LaterStart, LatentSeparator):
     """DiffusionSep: the same network trained to predict the noise, sampled by DDIM.
 
     The first step divides what the network gets wrong by the data's share of the state, 0.012 at t = 0: unless it is
@@ -153,17 +146,6 @@ class DiffusionSeparator(LatentSeparator):
     Notebook: 13.
     """
 
-    settings = ("n_steps", "guidance_scale", "t_start")
-
-    def __init__(self, *args: Any, t_start: float = 0.0, **settings: Any) -> None:
-        self.t_start = t_start
-        super().__init__(*args, **settings)
-
-    def check_settings(self) -> None:
-        """Refuse a setting that is out of range."""
-        super().check_settings()
-        check_start(self.t_start)
-
     def sample(
         self, field: Field, noise: Tensor, told: Tensor, n_steps: int, *, observe: Observer | None = None
     ) -> Tensor:
@@ -173,6 +155,8 @@ class DiffusionSeparator(LatentSeparator):
 
 #: "system" of a checkpoint's config.json -> what it is
 SYSTEMS: dict[str, type[LatentSeparator]] = {"flow": FlowSeparator, "diffusion": DiffusionSeparator}
+#: "system" -> what its config.json may say, with defaults
+FIELDS: dict[str, dict[str, Any]] = {"flow": LATENT_FIELDS, "diffusion": LATENT_FIELDS | {"t_start": 0.0}}
 
 
 def load_generative_separator(folder: Path, config: dict[str, Any], device: torch.device) -> LatentSeparator:
@@ -190,7 +174,4 @@ def load_generative_separator(folder: Path, config: dict[str, Any], device: torc
         ValueError: one line that names the file and the remedy.
     """
     system = SYSTEMS[config["system"]]
-    if "t_start" not in system.settings:
-        return load_latent_system(system, folder, config, device)
-    fields, settings = {**LATENT_FIELDS, "t_start": 0.0}, (*LATENT_SETTINGS, "t_start")
-    return load_latent_system(system, folder, config, device, fields=fields, settings=settings)
+    return load_latent_system(system, folder, config, device, fields=FIELDS[config["system"]])

@@ -285,10 +285,28 @@ class LatentSystem:
         return field
 
 
-def check_start(t_start: float) -> None:
-    """Refuse what is no time at which sampling can start."""
-    if not 0 <= t_start < 1:
-        raise ValueError(f"t_start is a time in [0, 1), got {t_start}: 0 is noise, and at 1 nothing changes")
+class LaterStart(LatentSystem):
+    """A system whose sampling need not start at t = 0.
+
+    Args:
+        network, vae, vocoder, text_encoder, n_steps, guidance_scale, window_seconds, name: see `LatentSystem`.
+        t_start: time in [0, 1) at which sampling starts.
+
+    Raises:
+        ValueError: see `LatentSystem`; or no such time.
+    """
+
+    settings = (*LatentSystem.settings, "t_start")
+
+    def __init__(self, *args: Any, t_start: float = 0.0, **settings: Any) -> None:
+        self.t_start = t_start
+        super().__init__(*args, **settings)
+
+    def check_settings(self) -> None:
+        """Refuse a setting that is out of range."""
+        super().check_settings()
+        if not 0 <= self.t_start < 1:
+            raise ValueError(f"t_start is a time in [0, 1), got {self.t_start}: 0 is noise, and at 1 nothing changes")
 
 
 def repeat(text: TextEmbedding, n: int) -> TextEmbedding:
@@ -359,29 +377,28 @@ LATENT_FIELDS: dict[str, Any] = {
     "provenance": {},
     "started_from": {},
 }
-#: those of them that are settings of the system
-LATENT_SETTINGS = ("n_steps", "guidance_scale", "window_seconds")
 
 
 def load_latent_system(
-    build: Callable[..., LatentSystem],
+    build: type[LatentSystem],
     folder: Path,
     config: dict[str, Any],
     device: torch.device,
     *,
     fields: Mapping[str, Any] = LATENT_FIELDS,
-    settings: Sequence[str] = LATENT_SETTINGS,
+    settings: Sequence[str] | None = None,
 ) -> LatentSystem:
     """A system from its checkpoint, with the VAE, vocoder and text encoder that it names.
 
     Args:
-        build: makes the system of network, VAE, vocoder, text encoder and settings.
+        build: class of the system.
         folder: the checkpoint.
         config: what its configuration says.
         device: where to put the networks.
         fields: what a configuration may say, with defaults; with an "adapter" that is true, the text encoder has the
             adapter that lies in the folder.
-        settings: names of the fields that are settings of the system.
+        settings: names of the fields that are settings of the system; when left out, `window_seconds` and all that the
+            class has.
 
     Returns:
         The system.
@@ -411,7 +428,7 @@ def load_latent_system(
             vae,
             load_vocoder(config["vocoder"], device=device),
             text_encoder,
-            **{name: config[name] for name in settings},
+            **{name: config[name] for name in settings or (*build.settings, "window_seconds")},
             name=folder.resolve().name,
         )
     except ValueError as error:

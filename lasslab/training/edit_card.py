@@ -14,7 +14,7 @@ from lasslab.evaluation import editing_tables
 from lasslab.training import generation_card
 from lasslab.training.card_parts import data_section, training_section
 from lasslab.training.editing import AUDIT_PRESETS, EDIT_PRESETS, OBJECTIVES
-from lasslab.training.generation_card import SHIPPED_SETTINGS, run_card
+from lasslab.training.generation_card import run_card
 
 PRESETS = {"edit": EDIT_PRESETS, "audit": AUDIT_PRESETS}
 TITLES = {
@@ -96,7 +96,7 @@ def kind_of(recipe: dict[str, Any]) -> tuple[str, Any]:
 
 def main(arguments: list[str] | None = None) -> int:
     """`python -m lasslab.training.edit_card`."""
-    return run_card("Ship a trained editor with its card.", arguments, settings=SHIPPED_SETTINGS, card=edit_card)
+    return run_card("Ship a trained editor with its card.", arguments, card=edit_card)
 
 
 if __name__ == "__main__":

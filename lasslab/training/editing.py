@@ -132,7 +132,7 @@ class EditRecipe(LatentRecipe):
         change_weight: how much more an error counts where the edit changes something, see `Editing.weight`.
         most_base_clips, level_low, level_high, absent: see `lasslab.data.edits.EditDataset`.
         process … device: see `lasslab.training.generation.LatentRecipe`; it may start from a separator or an editor,
-            the SNR is not used.
+            and the SNR is not used.
     """
 
     vocoder: str = "bigvgan-lab"

@@ -9,7 +9,7 @@ REPORT.json is what `lasslab evaluate separation --json` then wrote about them, 
 
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +46,7 @@ TITLES = {
 
 
 #: of a checkpoint, in place of what the training wrote: names of VAE and vocoder as they ship, and what the system
-#: samples with unless told otherwise
-SHIPPED_SETTINGS = ("vae", "vocoder", "n_steps", "guidance_scale", "window_seconds", "t_start")
-#: setting -> its option of the command line and its type
+#: samples with unless told otherwise: its option of the command line and its type
 OPTIONS: dict[str, tuple[str, type]] = {
     "vae": ("--vae", str),
     "vocoder": ("--vocoder", str),
@@ -78,7 +76,7 @@ def publish(
         part: "best" or "last".
         report: JSON of an evaluation of this checkpoint, or None.
         card: writes the card; `generation_card` when left out.
-        **settings: of `SHIPPED_SETTINGS`; None leaves one as it is.
+        **settings: of `OPTIONS`; None leaves one as it is.
 
     Returns:
         The destination.
@@ -205,28 +203,26 @@ def kind_of(recipe: dict[str, Any]) -> tuple[str, dict[str, GenerationRecipe]]:
     return recipe["process"], PRESETS[recipe["process"]]
 
 
-def run_card(description: str, arguments: list[str] | None, *, settings: Sequence[str], card: Card) -> int:
+def run_card(description: str, arguments: list[str] | None, *, card: Card) -> int:
     """The command line of the card of a system that samples.
 
     Args:
         description: of the command.
         arguments: of the command; those of the process when left out.
-        settings: what may be given, names from `OPTIONS`.
         card: writes the card.
 
     Returns:
         The exit code.
     """
     parser = card_parser(description)
-    for name in settings:
-        flag, kind = OPTIONS[name]
+    for name, (flag, kind) in OPTIONS.items():
         parser.add_argument(flag, dest=name, type=kind)
     parser.add_argument("--report", type=Path)
     options = parser.parse_args(arguments)
 
     def ship() -> None:
         report = None if options.report is None else read_report(options.report, options.output.name)
-        given = {name: getattr(options, name) for name in settings}
+        given = {name: getattr(options, name) for name in OPTIONS}
         publish(options.run, options.output, part=options.part, report=report, card=card, **given)
 
     return exit_code(ship)
@@ -235,7 +231,7 @@ def run_card(description: str, arguments: list[str] | None, *, settings: Sequenc
 def main(arguments: list[str] | None = None) -> int:
     """`python -m lasslab.training.generation_card`."""
     description = "Ship a trained generative separator with its card."
-    return run_card(description, arguments, settings=SHIPPED_SETTINGS, card=generation_card)
+    return run_card(description, arguments, card=generation_card)
 
 
 if __name__ == "__main__":
