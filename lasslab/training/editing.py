@@ -18,7 +18,7 @@ from torch.utils.data import ConcatDataset, Dataset, Subset
 
 from lasslab.data.edits import EditDataset
 from lasslab.data.mixtures import MixtureDataset
-from lasslab.flow import Condition
+from lasslab.flow import Condition, drop
 from lasslab.models.bigvgan import load_vocoder
 from lasslab.models.clap import AudioTextEmbedding, load_clap
 from lasslab.models.editing import EditNetwork, instruct, save_edit_network
@@ -35,6 +35,7 @@ from lasslab.training.runs import check_folder, fit_recipe
 from lasslab.training.sounds import collated, held_out_clips, training_clips
 
 CHANGE = 0.5  # mean difference of two latents, whose variance is about 1, that is a change
+REHEARSED = "separate"  # the task of a mixture among the edits
 OBJECTIVES = {"flow": "edit", "diffusion": "audit"}  # process -> what `lasslab train` is asked for
 
 
@@ -78,9 +79,16 @@ class Editing(Generation):
         self.monitor = "clap" if self.n_sampled else "fit"
 
     def conditions(self, network: nn.Module, batch: dict) -> tuple[Condition, Condition]:
-        """`instruct` of a batch."""
+        """`instruct` of a batch; what is rehearsed keeps its words, its null condition is its condition.
+
+        Without words an editor shall know what edits have in common, their base, and no more. Had it seen single sounds
+        without words as well, it would expect less of the base there, and guidance, which goes away from that, would
+        make every base too loud.
+        """
         ids, mask = _plain(network).encoder.tokenise(batch["instruction"])
-        return instruct(batch["original"], ids, mask)
+        condition, null = instruct(batch["original"], ids, mask)
+        rehearsed = torch.tensor([task == REHEARSED for task in batch["task"]], device=ids.device)
+        return condition, drop(null, condition, rehearsed)
 
     def weight(self, batch: dict) -> Tensor | None:
         """1, and `change_weight` more where original and target differ (B, 1, N', M'); their mean is 1 in each example.
@@ -336,7 +344,7 @@ class AsEdits(Dataset):
 
     def __getitem__(self, index: int) -> dict:
         item = self.mixtures[index]
-        words = {"instruction": item["query"], "task": "separate", "caption": item["query"]}
+        words = {"instruction": item["query"], "task": REHEARSED, "caption": item["query"]}
         return {"original": item["mixture"], "target": item["target"], "removed_label": "", "added_label": ""} | words
 
 

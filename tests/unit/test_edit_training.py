@@ -79,6 +79,7 @@ def batch(n: int = 4) -> dict:
         "original": randn(n, 2, 6, 4),
         "target": randn(n, 2, 6, 4, seed=1),
         "instruction": ["add a dog", "remove the rain and the wind", "replace a with b", "add rain"][:n],
+        "task": ["add", "remove", "replace", "add"][:n],
         "caption": ["rain and a dog", "rain", "b", "x and y"][:n],
     }
 
@@ -145,6 +146,15 @@ def test_each_example_loses_its_words_on_its_own_and_never_its_original(process)
     assert 18 < dropped.sum() < 46
     assert torch.equal(calls[0]["mixture"], many["original"])
     assert calls[0]["token_mask"][dropped].sum(1).unique().tolist() == [1]
+
+
+def test_what_is_rehearsed_never_loses_its_words():
+    """Without words an editor would expect less of the base, where single sounds were its answer too."""
+    trained, one = network(), batch() | {"task": ["add", "separate", "replace", "separate"]}
+    condition, null = Editing().conditions(trained, one)
+    assert (null["ids"][:, 0] == UNSAID).tolist() == [True, False, True, False]
+    for name in condition:
+        assert torch.equal(null[name][[1, 3]], condition[name][[1, 3]])
 
 
 def test_errors_count_more_where_the_edit_changes_something():
