@@ -20,6 +20,9 @@ NBVAL   ?= notebooks
 SPREAD  := -n $(JOBS) --dist loadfile
 QUIET   := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 
+# pip compiles nothing ahead, so what is imported must be kept compiled: every kernel would do it again, 15 s each time.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: course test lab student tables clean
 
 course: $(READY)
