@@ -58,10 +58,24 @@ def interpolate(x_0: Tensor, x_1: Tensor, t: Tensor | float) -> Tensor:
     Returns:
         x_t (B, ...).
     """
-    t = torch.as_tensor(t, device=x_1.device)
-    energy = _alpha_bar(x_1.device)[((1 - t) * LEVELS).round().long()]
-    energy = energy.reshape(-1, *[1] * (x_1.ndim - 1)) if energy.ndim else energy
-    return energy.sqrt().to(x_1) * x_1 + (1 - energy).sqrt().to(x_1) * x_0
+    data, noise = _shares(t, x_1)
+    return data * x_1 + noise * x_0
+
+
+def noise_in(x_t: Tensor, t: Tensor | float, x_1: Tensor, *, least: float = 0.1) -> Tensor:
+    """The noise in x_t if x_1 is the datum under it: equation (1) solved for x_0.
+
+    Args:
+        x_t: state (B, ...).
+        t: its time in [0, 1], a number or (B,); taken to the nearest level.
+        x_1: data (B, ...).
+        least: share of the noise that is taken to be there at least: near t = 1 the quotient has no bound.
+
+    Returns:
+        Noise (B, ...).
+    """
+    data, noise = _shares(t, x_1)
+    return (x_t - data * x_1) / noise.clamp(min=least)
 
 
 def start_state(original: Tensor, t_start: float, *, generator: torch.Generator) -> Tensor:
@@ -230,6 +244,14 @@ def invert(
         if observe is not None:
             observe(times[number + 1], x)
     return x
+
+
+def _shares(t: Tensor | float, like: Tensor) -> tuple[Tensor, Tensor]:
+    """What data and noise are multiplied with in (1) at a time, a number or (B,), ready for (B, ...)."""
+    t = torch.as_tensor(t, device=like.device)
+    energy = _alpha_bar(like.device)[((1 - t) * LEVELS).round().long()]
+    energy = energy.reshape(-1, *[1] * (like.ndim - 1)) if energy.ndim else energy
+    return energy.sqrt().to(like), (1 - energy).sqrt().to(like)
 
 
 @cache

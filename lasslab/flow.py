@@ -58,6 +58,24 @@ def target_velocity(x_0: Tensor, x_1: Tensor, *, sigma_min: float = SIGMA_MIN) -
     return x_1 - (1 - sigma_min) * x_0
 
 
+def velocity_to(x_t: Tensor, t: Tensor | float, x_1: Tensor, *, least: float = 0.1) -> Tensor:
+    """The velocity that leads from x_t to the datum x_1 in the time that is left, (x_1 - x_t) / (1 - t).
+
+    For a state on the path (1) to x_1 it is the velocity (2), but for sigma_min, without knowledge of the noise.
+
+    Args:
+        x_t: state (B, ...).
+        t: its time in [0, 1], a number or (B,).
+        x_1: data (B, ...).
+        least: time that is taken to be left at least: near t = 1 the quotient has no bound, and what is left to do is
+            little.
+
+    Returns:
+        Velocity (B, ...).
+    """
+    return (x_1 - x_t) / (1 - _like(t, x_t)).clamp(min=least)
+
+
 def start_state(
     original: Tensor, t_start: float, *, generator: torch.Generator, sigma_min: float = SIGMA_MIN
 ) -> Tensor:

@@ -164,6 +164,7 @@ class LatentRecipe(SoundRecipe):
     Args:
         process: "flow" or "diffusion".
         size: of the network, see `lasslab.models.velocity.SIZES`.
+        copies: whether the network has a gate that hands on what it is told, see `VelocityNetwork`.
         start_from: a checkpoint in the same latent space, by name or folder, to start the weights from; "" starts anew.
         vae: the latent space, see `lasslab.models.vae.load_vae`.
         text_encoder: see `lasslab.models.text.load_text_encoder`.
@@ -175,6 +176,7 @@ class LatentRecipe(SoundRecipe):
 
     process: str = "flow"
     size: str = "lab"
+    copies: bool = False
     start_from: str = ""
     vae: str = "mel-vae-lab"
     text_encoder: str = "minilm"
@@ -212,7 +214,8 @@ class LatentRecipe(SoundRecipe):
     def network(self, vae: MelVAE, *, text_dim: int) -> VelocityNetwork:
         """The velocity network, as wide as VAE and text encoder, with its initial weights."""
         torch.manual_seed(self.seed)
-        return VelocityNetwork(replace(SIZES[self.size], text_dim=text_dim, latent_channels=vae.config.latent_channels))
+        sizes = {"text_dim": text_dim, "latent_channels": vae.config.latent_channels}
+        return VelocityNetwork(replace(SIZES[self.size], **sizes, copies=self.process if self.copies else ""))
 
     def start(self, network: VelocityNetwork, vae: MelVAE, *, resume: bool) -> Path | None:
         """Load the weights that the recipe starts from, if any; a resumed run has its own.
@@ -241,11 +244,12 @@ class LatentRecipe(SoundRecipe):
                 f"{folder / CONFIG_FILE}: its weights were trained with another VAE than this one: start from a "
                 "checkpoint of the same latent space, or anew with start_from="
             )
-        load_weights(network, folder)
+        new_gate = self.copies and not about.get("network", {}).get("copies")
+        load_weights(network, folder, translate=network.with_gate if new_gate else None)
         if not about.get("system", self.process).startswith(self.process):
             with torch.no_grad():
                 for weights in network.blocks.conv_out.parameters():
-                    weights.mul_(-0.5)
+                    weights[: vae.config.latent_channels].mul_(-0.5)
         return folder
 
     def about(self, network: VelocityNetwork, vae: MelVAE) -> dict[str, Any]:
