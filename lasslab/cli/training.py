@@ -29,7 +29,9 @@ def train(
     recipe = change_recipe(recipe, settings or [])
     check_objective(recipe, objective, output)
     result = train_recipe(recipe, output, resume=resume)
-    best = "not validated" if result.best is None else f"best {result.best:.2f} at step {result.best_step}"
-    typer.echo(f"{output}: step {result.step}, {result.seconds:.0f} s, {best}; the weights are in {output / 'best'}")
+    validated = result.best is not None
+    best = f"best {result.best:.2f} at step {result.best_step}" if validated else "not validated"
+    weights = output / ("best" if validated else "last")
+    typer.echo(f"{output}: step {result.step}, {result.seconds:.0f} s, {best}; the weights are in {weights}")
     if result.stopped:
         raise typer.Exit(130)

@@ -142,6 +142,19 @@ class VelocityNetwork(nn.Module):
         Returns:
             Velocity (B, Z, N', M').
         """
+        own, gate = self.own_answer(x_t, t, mixture=mixture, tokens=tokens, token_mask=token_mask)
+        if gate is None:
+            return own
+        return gate * own + (1 - gate) * ANSWERS[self.config.copies](x_t, t, mixture)
+
+    def own_answer(
+        self, x_t: Tensor, t: Tensor, *, mixture: Tensor, tokens: Tensor, token_mask: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """What the U-Net itself answers, u of (1), and the gate m (B, 1, N', M'), None where there is none.
+
+        Args:
+            x_t, t, mixture, tokens, token_mask: as in `forward`.
+        """
         parts = [x_t, mixture]
         if self.config.coordinate:
             height = torch.linspace(-1, 1, x_t.shape[-1], dtype=x_t.dtype, device=x_t.device)
@@ -150,11 +163,7 @@ class VelocityNetwork(nn.Module):
         answer = self.blocks(
             x, t * TIME_SCALE, encoder_hidden_states=tokens, encoder_attention_mask=token_mask, return_dict=False
         )[0]
-        if not self.config.copies:
-            return answer
-        copied = ANSWERS[self.config.copies](x_t, t, mixture)
-        gate = answer[:, -1:].sigmoid()
-        return gate * answer[:, :-1] + (1 - gate) * copied
+        return (answer[:, :-1], answer[:, -1:].sigmoid()) if self.config.copies else (answer, None)
 
     def with_gate(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """The weights of a network like this one without a gate, and a gate that has not learned yet."""

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from lasslab.diffusion import diffusion_loss, interpolate, invert, level_grid, sample, start_state
+from lasslab.diffusion import diffusion_loss, interpolate, invert, level_grid, noise_in, sample, start_state
 from lasslab.flow import Trajectory, guided
 
 STEPS = [1, 2, 3, 7, 10, 16, 25, 30, 64, 150, 200, 333, 600, 999, 1000]
@@ -71,6 +71,14 @@ def test_the_path_begins_in_noise_and_ends_in_data():
     torch.testing.assert_close(interpolate(x_0, 0 * x_1, 0.0), x_0, atol=1e-3, rtol=0)
     # Lin et al., 2024: the schedule never reaches pure noise
     assert interpolate(torch.zeros(1, 1), torch.ones(1, 1), 0.0).item() == pytest.approx(0.0119, abs=1e-4)
+
+
+def test_whoever_knows_the_datum_knows_the_noise():
+    x_0, x_1 = randn(4, 3), randn(4, 3, seed=1)
+    t = torch.tensor([0.0, 0.3, 0.6, 0.95])
+    torch.testing.assert_close(noise_in(interpolate(x_0, x_1, t), t, x_1), x_0, atol=1e-5, rtol=0)
+    assert noise_in(x_0, 1.0, x_1).abs().max() < 10 * (x_0.abs() + x_1.abs()).max(), "no noise is left at t = 1"
+    torch.testing.assert_close(sample(lambda x, t: noise_in(x, t, x_1), x_0, 10), x_1, atol=1e-2, rtol=0)
 
 
 def test_unit_variance_stays_unit_variance():

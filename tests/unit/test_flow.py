@@ -17,6 +17,7 @@ from lasslab.flow import (
     straightness,
     target_velocity,
     time_grid,
+    velocity_to,
 )
 
 
@@ -54,6 +55,17 @@ def test_the_velocity_is_the_slope_of_the_path():
     t = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
     slope = (interpolate(x_0, x_1, t + 1e-4) - interpolate(x_0, x_1, t - 1e-4)) / 2e-4
     torch.testing.assert_close(slope, target_velocity(x_0, x_1), atol=1e-8, rtol=0)
+
+
+def test_whoever_knows_the_datum_knows_the_velocity_without_the_noise():
+    x_0, x_1 = randn(4, 3), randn(4, 3, seed=1)
+    t = torch.tensor([0.0, 0.3, 0.6, 0.89])
+    velocity = velocity_to(interpolate(x_0, x_1, t), t, x_1)
+    torch.testing.assert_close(velocity, target_velocity(x_0, x_1), atol=3e-4, rtol=0)  # sigma_min t / (1 - t) is left
+    near = interpolate(x_0, x_1, 0.99)
+    torch.testing.assert_close(velocity_to(near, 0.99, x_1), (x_1 - near) / 0.1)  # bounded where the quotient is not
+    reached = solve(lambda x, t: velocity_to(x, t, x_1), x_0, time_grid(10))
+    torch.testing.assert_close(reached, x_1)
 
 
 def test_every_example_has_its_own_time():

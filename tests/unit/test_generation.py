@@ -14,7 +14,7 @@ from lasslab.models import velocity as velocity_module
 from lasslab.models.checkpoints import read_config, save_network
 from lasslab.models.text import TextCache
 from lasslab.models.vae import MelVAE, VAEConfig
-from lasslab.models.velocity import VelocityConfig, VelocityNetwork
+from lasslab.models.velocity import GATE_BIAS, VelocityConfig, VelocityNetwork
 from lasslab.training.card_parts import trained_config, training_section
 from lasslab.training.fit import FitConfig
 from lasslab.training.generation import (
@@ -334,6 +334,23 @@ def test_a_diffusion_that_starts_from_a_flow_turns_its_output_round(small, works
         for name, tensor in weights(tmp_path / str(number)).items():
             factor = -0.5 if ".conv_out." in name else 1.0
             assert torch.allclose(after[name], factor * tensor, atol=1e-6), name
+
+
+@every_process
+def test_a_network_with_a_gate_starts_from_one_without_and_from_its_own(small, workshop, tmp_path, process):
+    frozen = replace(small, n_steps=1, learning_rate=1e-12, min_learning_rate=0.0, copies=True, process=process)
+    train_generation(replace(small, n_steps=1, process=process), tmp_path / "plain", progress=False)
+    before = weights(tmp_path / "plain")
+    for name, start in (("gated", "plain"), ("next", "gated")):
+        train_generation(replace(frozen, start_from=str(tmp_path / start / "last")), tmp_path / name, progress=False)
+        after = weights(tmp_path / name)
+        for key, tensor in before.items():
+            if ".conv_out." in key:
+                gate = torch.full_like(tensor[:1], GATE_BIAS if key.endswith("bias") else 0.0)
+                tensor = torch.cat([tensor, gate])
+            assert torch.allclose(after[key], tensor, atol=1e-6), key
+        assert read_config(tmp_path / name / "last")["network"]["copies"] == process
+    assert read_config(tmp_path / "plain" / "last")["network"]["copies"] == ""
 
 
 def test_a_training_may_start_from_another_by_name_or_folder(small, workshop, tmp_path):

@@ -8,9 +8,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lasslab.flow import flow_loss
+from lasslab.diffusion import sample
+from lasslab.flow import flow_loss, guided, solve, time_grid, velocity_to
 from lasslab.models.text import TextEmbedding
 from lasslab.models.velocity import (
+    ANSWERS,
+    GATE_BIAS,
     SIZES,
     TIME_SCALE,
     VelocityConfig,
@@ -70,6 +73,7 @@ def test_the_full_size_is_flowsep_s():
         ({"text_dim": 0}, "positive"),
         ({"channels": (16, 36)}, "multiples of 8"),
         ({"attention": (True,)}, "one yes or no for each level"),
+        ({"copies": "magic"}, "copies is one of flow, diffusion, or nothing, got 'magic'"),
         ({"head_width": 12}, "multiples of head_width 12"),
         ({"channels": (16, 24), "head_width": 16, "attention": (True, False)}, "multiples of head_width 16"),
     ],
@@ -78,6 +82,43 @@ def test_impossible_sizes_are_refused(changes, words):
     with pytest.raises(ValueError, match=words) as error:
         replace(TINY, **changes)
     assert "\n" not in str(error.value)
+
+
+# --- a gate
+
+
+def gated(network: VelocityNetwork, process: str, logit: float) -> VelocityNetwork:
+    """The same network with a gate that is open or closed everywhere."""
+    other = VelocityNetwork(replace(TINY, copies=process)).eval().requires_grad_(False)
+    other.load_state_dict(other.with_gate(network.state_dict()))
+    other.blocks.conv_out.bias[-1] = logit
+    return other
+
+
+@pytest.mark.parametrize("process", ANSWERS)
+def test_an_open_gate_leaves_the_answer_and_a_closed_one_hands_on_what_the_network_is_told(network, process):
+    told = inputs()
+    torch.testing.assert_close(gated(network, process, 30.0)(**told), network(**told), atol=1e-6, rtol=1e-5)
+    closed = gated(network, process, -30.0)
+    condition = {name: told[name] for name in ("mixture", "tokens", "token_mask")}
+    draw = {"flow": lambda field, x: solve(field, x, time_grid(4)), "diffusion": lambda field, x: sample(field, x, 4)}
+    made = draw[process](guided(closed, condition, None, 1.0), told["x_t"])
+    torch.testing.assert_close(made, told["mixture"], atol=1e-2, rtol=0)
+
+
+def test_a_new_gate_is_nearly_open_and_learns(network):
+    told, plain = inputs(), network(**inputs())
+    other = VelocityNetwork(replace(TINY, copies="flow"))
+    other.load_state_dict(other.with_gate(network.state_dict()))
+    share = torch.sigmoid(torch.tensor(GATE_BIAS))
+    answer = other(**told)
+    copied = velocity_to(told["x_t"], told["t"], told["mixture"])
+    torch.testing.assert_close(answer, share * plain + (1 - share) * copied)
+    own, gate = other.own_answer(**told)
+    torch.testing.assert_close(own, plain)
+    assert gate.shape == (2, 1, 8, 4) and network.own_answer(**told)[1] is None
+    (answer - copied).square().mean().backward()  # the target is what it was told: the gate shall close
+    assert other.blocks.conv_out.bias.grad[-1] > 0
 
 
 # --- what it is told
