@@ -48,6 +48,23 @@ def data_section(recipe: dict[str, Any]) -> list[str]:
     ]
 
 
+def gate_section(config: dict[str, Any], *, paper: str) -> list[str]:
+    """What a card says of a network that has a gate, as lines; nothing of one that has none.
+
+    Args:
+        config: of the checkpoint.
+        paper: that has no gate.
+    """
+    if not config["network"].get("copies"):
+        return []
+    return [
+        f"Its network has what that of {paper} has not: a gate, one more output, which says point by point how much of"
+        " the latent that it is told is handed on as it is (`--set copies=true`, see"
+        " `lasslab.models.velocity.VelocityNetwork`).",
+        "",
+    ]
+
+
 def trained_config(run: Path, part: str) -> dict[str, Any]:
     """`config.json` of a training's part, with how far that came and what the training started from.
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from lasslab.evaluation import editing_tables
 from lasslab.training import generation_card
-from lasslab.training.card_parts import data_section, training_section
+from lasslab.training.card_parts import data_section, gate_section, training_section
 from lasslab.training.editing import AUDIT_PRESETS, EDIT_PRESETS, OBJECTIVES
 from lasslab.training.generation_card import run_card
 
@@ -52,6 +52,7 @@ def edit_card(name: str, config: dict[str, Any], report: dict[str, Any], n_param
         f" {config['text_encoder']}, which are loaded with it. Of the text encoder's {n_text:,} weights, LoRA of rank"
         f" {recipe['rank']} trained {n_trained:,} ({n_trained / n_text:.2%}).",
         "",
+        *gate_section(config, paper="RFM-Editing and AUDIT"),
         "```python",
         "from lasslab import load_editor",
         f'edited = load_editor("{name}")(recording, "remove the dog barking", sample_rate=16_000)',
@@ -78,9 +79,9 @@ def edit_card(name: str, config: dict[str, Any], report: dict[str, Any], n_param
         "",
         "## Limits",
         "",
-        "16 kHz inside: what lies above 8 kHz is lost. All of the recording is made anew, also what the instruction"
-        " does not name. Words for classes it was not trained on are answered with whatever lies nearest. RFM-Editing's"
-        " own network was trained on 235,000 triplets of ten seconds.",
+        "16 kHz inside: what lies above 8 kHz is lost. All of the recording goes through VAE and vocoder, also what the"
+        " instruction does not name. Words for classes it was not trained on are answered with whatever lies nearest."
+        " RFM-Editing's own network was trained on 235,000 triplets of ten seconds.",
         "",
     ]
     return "\n".join(lines)

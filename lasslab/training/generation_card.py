@@ -31,6 +31,7 @@ from lasslab.training.card_parts import (
     card_parser,
     data_section,
     exit_code,
+    gate_section,
     trained_config,
     training_section,
 )
@@ -165,6 +166,7 @@ def generation_card(name: str, config: dict[str, Any], report: dict[str, Any], n
         f"It works with the VAE `{config['vae']}`, the vocoder `{config['vocoder']}` and the text encoder"
         f" {config['text_encoder']}, which are loaded with it.",
         "",
+        *gate_section(config, paper="FlowSep"),
         "```python",
         "from lasslab import load_separator",
         f'estimate = load_separator("{name}")(mixture, "a dog barking", sample_rate=16_000)',

@@ -24,7 +24,7 @@ from lasslab.systems import latent
 from lasslab.systems.codec import LatentCodec
 from lasslab.systems.editing import FlowEditor, load_editor
 from lasslab.training import edit_card, editing
-from lasslab.training.card_parts import training_section
+from lasslab.training.card_parts import gate_section, training_section
 from lasslab.training.editing import (
     AUDIT_PRESETS,
     EDIT_PRESETS,
@@ -336,8 +336,9 @@ def test_a_training_leaves_an_editor(small, tmp_path, process):
     assert any("clap" in line.get("validation", {}) for line in history)
 
 
-def test_an_editor_ships_with_half_the_bytes_and_its_adapter(small, tmp_path, capsys):
-    train_editing(small, tmp_path / "run", progress=False)
+@pytest.mark.parametrize("copies", [False, True])
+def test_an_editor_ships_with_half_the_bytes_and_its_adapter(small, tmp_path, capsys, copies):
+    train_editing(replace(small, copies=copies), tmp_path / "run", progress=False)
     shipped = publish(tmp_path / "run", tmp_path / "shipped", guidance_scale=2.0, t_start=0.05)
     ours, theirs = load_editor(shipped, device="cpu"), load_editor(tmp_path / "run" / "best", device="cpu")
     assert (ours.guidance_scale, ours.t_start, ours.n_steps) == (2.0, 0.05, 25)
@@ -346,6 +347,9 @@ def test_an_editor_ships_with_half_the_bytes_and_its_adapter(small, tmp_path, ca
     assert torch.equal(ours.text_encoder(["add a dog"]).tokens, theirs.text_encoder(["add a dog"]).tokens)
     sizes = [(folder / "model.safetensors").stat().st_size for folder in (shipped, tmp_path / "run" / "best")]
     assert sizes[0] < 0.6 * sizes[1]
+    config = read_config(shipped)
+    assert config["network"]["copies"] == ("flow" if copies else "")
+    assert ("a gate" in "".join(gate_section(config, paper="RFM-Editing"))) is copies, "the card says what is ours"
     shutil.rmtree(tmp_path / "run" / "best" / "adapter")
     assert edit_card.main([str(tmp_path / "run"), "-o", str(tmp_path / "again")]) == 2
     assert "adapter is missing" in capsys.readouterr().err
