@@ -78,7 +78,8 @@ def evaluate_separation(
     from lasslab.data.pairs import read_pairs
     from lasslab.evaluation.benchmark import evaluate
     from lasslab.evaluation.breakdown import check_kinds, esc50_labels
-    from lasslab.evaluation.pictures import check_folder, write_examples
+    from lasslab.evaluation.pictures import write_examples
+    from lasslab.signal.files import check_can_make
 
     check_kinds(by or ())
     if sounds and pictures is None:
@@ -86,7 +87,7 @@ def evaluate_separation(
     if json is not None:
         check_output(json, pairs)
     if pictures is not None:
-        check_folder(pictures)
+        check_can_make(pictures)
     every = read_pairs(pairs, audio)
     listed = _take(every, first)
     loaded = _sampled(_load(system, device), steps, guidance)

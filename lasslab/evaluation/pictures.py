@@ -17,7 +17,7 @@ from lasslab.evaluation.benchmark import CEILING
 from lasslab.evaluation.report import Report
 from lasslab.evaluation.tables import METRICS, decimals
 from lasslab.signal.audio import save_audio
-from lasslab.signal.files import write_atomically
+from lasslab.signal.files import check_can_make, write_atomically
 from lasslab.signal.spectral import stft
 from lasslab.systems.separation import Separator
 
@@ -96,11 +96,12 @@ def write_examples(
         The files, in the order they were written.
 
     Raises:
-        ValueError: see `check_folder` and `examples`.
+        ValueError: see `lasslab.signal.files.check_can_make` and `examples`.
     """
-    directory = check_folder(directory)
+    check_can_make(directory)
+    directory = Path(directory)
     shown = examples(report, system, pairs)
-    directory.mkdir(exist_ok=True)
+    directory.mkdir(parents=True, exist_ok=True)
     stem, written = re.sub(r"[^\w.()-]+", "-", report.system).strip("-"), []
     for example in shown:
         path = directory / f"{stem}-{example.rank}.png"
@@ -111,29 +112,6 @@ def write_examples(
             save_audio(path, sound, sample_rate=report.provenance["sample_rate"])
             written.append(path)
     return written
-
-
-def check_folder(directory: str | os.PathLike[str]) -> Path:
-    """Refuse a folder that cannot be written, before any work is done.
-
-    Args:
-        directory: a folder, or one that can be made inside a folder.
-
-    Returns:
-        The same as a path.
-
-    Raises:
-        ValueError: it is a file, or the folder to make it in is not there or cannot be written.
-    """
-    directory = Path(directory)
-    if directory.exists() and not directory.is_dir():
-        raise ValueError(f"{directory} is a file: give a folder for the pictures")
-    parent = directory if directory.is_dir() else directory.resolve().parent
-    if not parent.is_dir():
-        raise ValueError(f"{directory} cannot be made, there is no folder {parent}: make it first")
-    if not os.access(parent, os.W_OK):
-        raise ValueError(f"{parent} cannot be written: choose another folder for the pictures")
-    return directory
 
 
 def draw(path: Path, example: Example, report: Report) -> None:

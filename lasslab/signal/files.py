@@ -55,27 +55,44 @@ def check_new_folder(folder: str | Path) -> Path:
         Its path.
 
     Raises:
-        ValueError: it is a file or not empty, or the folder around it is missing or cannot be written.
+        ValueError: it is a file or not empty, or where it is to be made nothing can be written.
     """
     folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file: give the name of a folder to make")
     if folder.is_dir() and any(folder.iterdir()):
         raise ValueError(f"{folder} is not empty: choose another folder, so that nothing is lost")
-    parent = folder.resolve().parent
-    if not parent.is_dir():
-        raise ValueError(f"{folder}: the folder {parent} does not exist, make it first")
-    if not os.access(parent, os.W_OK):
-        raise ValueError(f"{folder}: the folder {parent} cannot be written, choose another")
+    check_can_make(folder)
     return folder
+
+
+def check_can_make(folder: str | Path) -> Path:
+    """Refuse a folder that can neither be made, with those around it, nor be written into.
+
+    Args:
+        folder: one that is there, or is to be made.
+
+    Returns:
+        The folder around it that is there already; the folder itself, where it is.
+
+    Raises:
+        ValueError: it or one around it is a file, or it cannot be written.
+    """
+    there = Path(folder).resolve()
+    while not there.exists():
+        there = there.parent
+    if not there.is_dir():
+        what = "it" if there == Path(folder).resolve() else there
+        raise ValueError(f"{folder} cannot be made, {what} is a file: give the name of a folder")
+    if not os.access(there, os.W_OK):
+        raise ValueError(f"{folder}: the folder {there} cannot be written, choose another")
+    return there
 
 
 @contextmanager
 def new_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
-    """A folder that appears when it is complete: filled beside its place under another name, then renamed.
+    """A folder that appears when it is complete: filled near its place under another name, then renamed.
 
     Args:
-        folder: to make; it may exist and be empty.
+        folder: to make, with those around it; it may exist and be empty.
 
     Yields:
         Path: Where to write meanwhile. On any failure it is removed.
@@ -83,11 +100,12 @@ def new_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
     Raises:
         ValueError: see `check_new_folder`.
     """
-    folder = check_new_folder(folder)
-    temporary = folder.resolve().with_name(f".{folder.resolve().name}.{os.getpid()}.tmp")
+    folder = check_new_folder(folder).resolve()
+    temporary = check_can_make(folder.parent) / f".{folder.name}.{os.getpid()}.tmp"
     temporary.mkdir()
     try:
         yield temporary
+        folder.parent.mkdir(parents=True, exist_ok=True)
         if folder.is_dir():
             folder.rmdir()
         os.replace(temporary, folder)

@@ -210,4 +210,5 @@ def test_lists_that_cannot_be_drawn(refused, tmp_path, audio):
     refused(*triplets(place, "--seed", -1), words=["seed", "-1"])
     refused(*triplets(place, "--seconds", 0), words=["seconds must be positive", "0"])
     refused(*triplets(audio), words=[audio, "not empty"])
-    refused(*triplets(tmp_path / "a" / "b"), words=[tmp_path / "a", "make it first"])
+    (tmp_path / "taken").write_text("a file")
+    refused(*triplets(tmp_path / "taken" / "b"), words=[tmp_path / "taken", "is a file"])

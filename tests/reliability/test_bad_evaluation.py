@@ -56,8 +56,8 @@ def test_breakdown(refused, pairs, audio):
 
 def test_places(refused, pairs, audio, tmp_path):
     refused(*evaluate("separation", pairs, audio, "--pictures", pairs), words=[pairs, "is a file"])
+    refused(*evaluate("separation", pairs, audio, "--pictures", pairs / "a" / "b"), words=[pairs, "is a file"])
     nowhere = tmp_path / "a" / "b"
-    refused(*evaluate("separation", pairs, audio, "--pictures", nowhere), words=[nowhere, "make it first"])
     refused(*evaluate("separation", pairs, audio, "--sounds"), words=["--sounds", "--pictures"])
     for kind in ("separation", "wording"):
         refused(*evaluate(kind, pairs, audio, "--json", nowhere / "x.json"), words=[nowhere, "make it first"])

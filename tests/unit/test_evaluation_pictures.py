@@ -6,7 +6,7 @@ import torch
 from lasslab.data.pairs import Pair, load_pair
 from lasslab.evaluation.benchmark import evaluate
 from lasslab.evaluation.metrics import sdr
-from lasslab.evaluation.pictures import check_folder, describe, examples, ranks, write_examples
+from lasslab.evaluation.pictures import describe, examples, ranks, write_examples
 from lasslab.signal.audio import load_audio, save_audio
 
 GAINS = {
@@ -89,12 +89,3 @@ def test_a_caption_is_text_not_mathematics(pairs, tmp_path):
     only = [pairs[4]]
     (path, *_) = write_examples(tmp_path, evaluate(Known(pairs), only, progress=False), Known(pairs), only)
     assert path.is_file()
-
-
-def test_folders_that_cannot_be_written(tmp_path):
-    assert check_folder(tmp_path / "new") == tmp_path / "new" and not (tmp_path / "new").exists()
-    (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match="is a file"):
-        check_folder(tmp_path / "file")
-    with pytest.raises(ValueError, match="no folder"):
-        check_folder(tmp_path / "a" / "b")

@@ -68,3 +68,25 @@ def test_who_may_read_a_file_is_up_to_the_umask(tmp_path):
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "model").stat().st_mode) == 0o640
+
+
+def test_a_folder_is_made_with_those_around_it_and_only_when_it_is_complete(tmp_path):
+    place = tmp_path / "build" / "sets" / "mine"
+    with pytest.raises(RuntimeError), files.new_folder(place) as folder:
+        (folder / "half.txt").write_text("half")
+        raise RuntimeError("interrupted")
+    assert not list(tmp_path.iterdir()), "nothing of it is left, not the folders around it either"
+    with files.new_folder(place) as folder:
+        (folder / "whole.txt").write_text("whole")
+        assert not place.parent.exists()
+    assert (place / "whole.txt").read_text() == "whole" and list(tmp_path.iterdir()) == [tmp_path / "build"]
+
+
+def test_a_folder_that_cannot_be_made_is_told_by_what_is_in_its_way(tmp_path):
+    assert files.check_can_make(tmp_path / "a" / "b") == files.check_can_make(tmp_path) == tmp_path
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file", tmp_path / "file" / "a" / "b"):
+        with pytest.raises(ValueError, match="file is a file|it is a file") as error:
+            files.check_can_make(place)
+        assert str(place) in str(error.value) and "\n" not in str(error.value)
+    assert not (tmp_path / "a").exists()

@@ -264,7 +264,7 @@ def test_a_folder_that_holds_something_is_left_alone(lasslab, tmp_path):
     folder.mkdir()
     (folder / "mine.txt").write_text("mine")
     (tmp_path / "file").touch()
-    cases = [(folder, "is not empty"), (tmp_path / "file", "is a file"), (tmp_path / "no" / "set", "does not exist")]
+    cases = [(folder, "is not empty"), (tmp_path / "file", "is a file"), (tmp_path / "file" / "set", "is a file")]
     before = sorted(tmp_path.rglob("*"))
     for place, words in cases:
         code, out, err = lasslab("mixtures", *QUICK, "-n", "2", "-o", place)
