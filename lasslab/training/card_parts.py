@@ -7,7 +7,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +128,13 @@ def training_section(
 
 
 def command(recipe: dict[str, Any], folder: str, *, objective: str, presets: Mapping[str, Any]) -> str:
-    """The shortest `lasslab train` that gives the recipe: from the preset that it differs least from."""
+    """The shortest `lasslab train` that gives the recipe: from the preset that it differs least from.
+
+    A setting that the recipe does not have is of a time before it existed, and has its default.
+    """
+    kind = type(next(iter(presets.values())))
+    defaults = {field.name: field.default for field in fields(kind) if field.default is not MISSING}
+    recipe = json.loads(json.dumps(defaults)) | recipe
     plain = {name: json.loads(json.dumps(asdict(preset))) for name, preset in presets.items()}
     differences = {
         name: [key for key, value in recipe.items() if preset.get(key) != value] for name, preset in plain.items()

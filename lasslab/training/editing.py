@@ -191,8 +191,18 @@ EDIT_PRESETS: dict[str, EditRecipe] = {
         save_every=20,
         picture_every=20,
     ),
-    # it starts from the separator: the same network, told the original in the mixture's place
-    "lab": EditRecipe(start_from="flowsep-lab"),
+    # It starts from the separator: the same network, told the original in the mixture's place. Near noise nothing but
+    # the original and the words can say what is to change, and there an edit is decided: most of the times are there.
+    "lab": EditRecipe(
+        start_from="flowsep-lab",
+        copies=True,
+        n_edits=9_216,
+        n_rehearsed=2_304,
+        time_power=4.0,
+        change_weight=3.0,
+        learning_rate=4e-4,
+        warmup_steps=50,
+    ),
     # RFM-Editing: 100 epochs
     "full": EditRecipe(
         **PUBLISHED,
