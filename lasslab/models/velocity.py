@@ -165,8 +165,9 @@ class VelocityNetwork(nn.Module):
         )[0]
         return (answer[:, :-1], answer[:, -1:].sigmoid()) if self.config.copies else (answer, None)
 
-    def with_gate(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The weights of a network like this one without a gate, and a gate that has not learned yet."""
+    @staticmethod
+    def with_gate(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The weights of a network without a gate, and a gate that has not learned yet."""
         added = {"blocks.conv_out.weight": 0.0, "blocks.conv_out.bias": GATE_BIAS}
         return tensors | {
             name: torch.cat([tensors[name], torch.full_like(tensors[name][:1], value)]) for name, value in added.items()

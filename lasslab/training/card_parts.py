@@ -7,12 +7,13 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from lasslab.models.checkpoints import read_config
 from lasslab.training.lineage import reached, read_record, started_from
+from lasslab.training.runs import recipe_from
 
 CARD_FILE = "README.md"
 
@@ -133,9 +134,8 @@ def command(recipe: dict[str, Any], folder: str, *, objective: str, presets: Map
     A setting that the recipe does not have is of a time before it existed, and has its default.
     """
     kind = type(next(iter(presets.values())))
-    defaults = {field.name: field.default for field in fields(kind) if field.default is not MISSING}
-    recipe = json.loads(json.dumps(defaults)) | recipe
     plain = {name: json.loads(json.dumps(asdict(preset))) for name, preset in presets.items()}
+    recipe = json.loads(json.dumps(asdict(recipe_from(recipe, kind))))
     differences = {
         name: [key for key, value in recipe.items() if preset.get(key) != value] for name, preset in plain.items()
     }
