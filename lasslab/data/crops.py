@@ -170,7 +170,9 @@ class Crops:
             waveform = self.clips[number].load()
             if not bool(waveform.any()):
                 raise ValueError(f"clip {self.clips[number].source} is silent: leave it out of the corpus")
-            found = waveform, np.concatenate([[0.0], np.cumsum(waveform.double().square().numpy())])
+            energy_before = np.zeros(len(waveform) + 1)
+            np.square(waveform.numpy(), dtype=np.float64).cumsum(out=energy_before[1:])
+            found = waveform, energy_before
             self._keep(number, found)
         return found
 

@@ -246,7 +246,7 @@ def to_mono(waveform: Tensor) -> Tensor:
     """Average the channels: (C, T) -> (T,). Sounds in opposite phase on two channels cancel."""
     if waveform.dim() != 2:
         raise ValueError(f"expected shape (C, T), got {tuple(waveform.shape)}: a clip (T,) is mono already")
-    return waveform.mean(dim=0)
+    return waveform[0] if len(waveform) == 1 else waveform.mean(dim=0)
 
 
 def loudness(waveform: Tensor, *, sample_rate: int) -> float:
@@ -410,7 +410,7 @@ def _read_samples(file: "soundfile.SoundFile", path: Path, n_samples: int) -> Te
         raise ValueError(_unreadable(path)) from error
     if not np.isfinite(samples).all():  # in numpy: torch would wake its threads for every small block
         raise ValueError(f"{path} has NaN or infinite samples: export it again from the program that made it")
-    return torch.from_numpy(samples.T.copy())  # (C, n)
+    return torch.from_numpy(np.ascontiguousarray(samples.T))  # (C, n)
 
 
 def _check_peak(path: Path, samples: Tensor, *, at: str = "") -> None:
