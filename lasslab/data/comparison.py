@@ -60,7 +60,8 @@ class PairComparison:
         frames, spectra, power = self.frames[:, :n_pairs], self.spectra[:, :n_pairs], self.power[:, :n_pairs]
         torch.mul(self.padded[:, :n_pairs].unfold(-1, N_FFT, HOP_LENGTH), self.window, out=frames)
         torch.fft.rfft(frames, out=spectra)
-        torch.mul(spectra.real, spectra.real, out=power).addcmul_(spectra.imag, spectra.imag)
+        parts = torch.view_as_real(spectra).square_()  # together: one at a time, every second number is passed over
+        torch.add(parts[..., 0], parts[..., 1], out=power)
         norms = power.sum((-2, -1)).prod(0).sqrt()
         # |X| |S| = sqrt(|X|^2 |S|^2): one root a bin, not two
         products = torch.mul(*power, out=power[0]).sqrt_().sum((-2, -1))
