@@ -69,7 +69,9 @@ class EditNetwork(nn.Module):
         ]
         return [group for group in groups if group["params"]]
 
-    def forward(self, x_t: Tensor, t: Tensor, *, mixture: Tensor, ids: Tensor, token_mask: Tensor) -> Tensor:
+    def forward(
+        self, x_t: Tensor, t: Tensor, *, mixture: Tensor, ids: Tensor, token_mask: Tensor, with_gate: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor | None]:
         """The velocity (or the noise) at x_t.
 
         Args:
@@ -78,12 +80,15 @@ class EditNetwork(nn.Module):
             mixture: latent of the original (B, Z, N', M').
             ids: token numbers (B, L); a row that begins with `UNSAID` has no words.
             token_mask: True where a token is real (B, L).
+            with_gate: return the gate as well.
 
         Returns:
-            (B, Z, N', M').
+            (B, Z, N', M'); see `VelocityNetwork.forward`.
         """
         text = without_words(self.encoder.encode(ids.clamp(min=0), token_mask), ids[:, 0] == UNSAID)
-        return self.velocity(x_t, t, mixture=mixture, tokens=text.tokens, token_mask=text.mask)
+        return self.velocity(
+            x_t, t, mixture=mixture, tokens=text.tokens, token_mask=text.mask, with_gate=with_gate
+        )
 
 
 def instruct(original: Tensor, ids: Tensor, mask: Tensor) -> tuple[Condition, Condition]:

@@ -129,7 +129,9 @@ class VelocityNetwork(nn.Module):
             norm_num_groups=16 if all(width % 32 == 0 for width in config.channels) else 8,
         )
 
-    def forward(self, x_t: Tensor, t: Tensor, *, mixture: Tensor, tokens: Tensor, token_mask: Tensor) -> Tensor:
+    def forward(
+        self, x_t: Tensor, t: Tensor, *, mixture: Tensor, tokens: Tensor, token_mask: Tensor, with_gate: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor | None]:
         """The velocity at x_t.
 
         Args:
@@ -138,14 +140,14 @@ class VelocityNetwork(nn.Module):
             mixture: latent of the mixture (B, Z, N', M').
             tokens: text token embeddings (B, L, text_dim).
             token_mask: True where a token is real (B, L).
+            with_gate: return the gate as well.
 
         Returns:
-            Velocity (B, Z, N', M').
+            Velocity (B, Z, N', M'), and with `with_gate` the gate (B, 1, N', M'), None where there is none.
         """
         own, gate = self.own_answer(x_t, t, mixture=mixture, tokens=tokens, token_mask=token_mask)
-        if gate is None:
-            return own
-        return gate * own + (1 - gate) * ANSWERS[self.config.copies](x_t, t, mixture)
+        answer = own if gate is None else gate * own + (1 - gate) * ANSWERS[self.config.copies](x_t, t, mixture)
+        return (answer, gate) if with_gate else answer
 
     def own_answer(
         self, x_t: Tensor, t: Tensor, *, mixture: Tensor, tokens: Tensor, token_mask: Tensor

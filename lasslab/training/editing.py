@@ -34,7 +34,6 @@ from lasslab.training.latents import LatentPairs
 from lasslab.training.runs import check_folder, fit_recipe
 from lasslab.training.sounds import collated, held_out_clips, training_clips
 
-CHANGE = 0.5  # mean difference of two latents, whose variance is about 1, that is a change
 REHEARSED = "separate"  # the task of a mixture among the edits
 OBJECTIVES = {"flow": "edit", "diffusion": "audit"}  # process -> what `lasslab train` is asked for
 
@@ -45,7 +44,7 @@ class Editing(Generation):
     Args:
         codec: VAE and vocoder: validation listens to whole edits; None leaves that out.
         embedding: of sounds and sentences, which judges them.
-        process, dropout, n_steps, time_power: see `Generation`.
+        process, dropout, n_steps, time_power, gate_weight: see `Generation`.
         change_weight: how much more an error counts where the edit changes something; see `weight`.
         n_sampled: examples of each validation batch that are edited to the end; 0 leaves that out.
     """
@@ -62,6 +61,7 @@ class Editing(Generation):
         n_steps: int = 10,
         n_sampled: int = 16,
         time_power: float = 1.0,
+        gate_weight: float = 0.0,
         change_weight: float = 0.0,
     ) -> None:
         super().__init__(
@@ -72,6 +72,7 @@ class Editing(Generation):
             n_steps=n_steps,
             n_sampled=n_sampled if codec and embedding else 0,
             time_power=time_power,
+            gate_weight=gate_weight,
         )
         self.codec = codec
         self.embedding = embedding
@@ -98,8 +99,7 @@ class Editing(Generation):
         """
         if not self.change_weight:
             return None
-        changed = (batch["target"] - batch["original"]).abs().mean(1, keepdim=True) > CHANGE
-        weight = 1 + self.change_weight * changed
+        weight = 1 + self.change_weight * self.changed(batch)
         return weight / weight.mean((1, 2, 3), keepdim=True)
 
     def sampling_conditions(self, network: nn.Module, batch: dict) -> tuple[nn.Module, Condition]:
@@ -263,6 +263,7 @@ def train_editing(
             recipe.process,
             dropout=recipe.text_dropout,
             time_power=recipe.time_power,
+            gate_weight=recipe.gate_weight,
             change_weight=recipe.change_weight,
         ),
         dataset,

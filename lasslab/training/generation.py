@@ -43,6 +43,20 @@ PROCESSES: dict[str, tuple[Callable[..., Tensor], Callable[..., Tensor]]] = {
 }
 
 
+CHANGE = 0.5  # mean difference of two latents, whose variance is about 1, that is a change
+
+
+class _KeepingGate:
+    """A network, and the gate (B, 1, N', M') of its last call."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network, self.gate = network, None
+
+    def __call__(self, x_t: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
+        answer, self.gate = self.network(x_t, t, **condition, with_gate=True)
+        return answer
+
+
 class Generation:
     """Train a velocity network on latents, as a flow or as a diffusion.
 
@@ -55,6 +69,7 @@ class Generation:
         n_steps: steps of a validation sample.
         n_sampled: examples of each validation batch that are sampled to the end; 0 leaves that out.
         time_power: of the times in training, see `lasslab.flow.flow_loss`; validation's are uniform.
+        gate_weight: of the gate's own loss, see `gate_loss`; the network must have one.
     """
 
     monitor = "fit"
@@ -71,13 +86,14 @@ class Generation:
         n_steps: int = 10,
         n_sampled: int = 4,
         time_power: float = 1.0,
+        gate_weight: float = 0.0,
     ) -> None:
         self.text, self.dropout, self.vae, self.n_steps, self.n_sampled = text, dropout, vae, n_steps, n_sampled
         if mixture_dropout and vae is None:
             raise ValueError("mixture_dropout needs vae=, which knows the latent of silence")
         self.mixture_dropout = mixture_dropout
         self._silence: dict[int, Tensor] = {}  # by length: the VAE is frozen
-        self.time_power = time_power
+        self.time_power, self.gate_weight = time_power, gate_weight
         self.process_loss, self.sample = PROCESSES[process]
 
     def conditions(self, network: nn.Module, batch: dict) -> tuple[Condition, Condition]:
@@ -85,12 +101,13 @@ class Generation:
         return condition_on(batch["mixture"], self.text(batch["query"]).to(batch["mixture"].device))
 
     def loss(self, network: nn.Module, batch: dict, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """The mean of the loss over the batch."""
+        """The mean of the loss over the batch, with the gate's own where it counts."""
         if self.mixture_dropout:
             batch = batch | {self.told: self._some_silent(batch[self.told], generator)}
         condition, null = self.conditions(network, batch)
+        asked = _KeepingGate(network) if self.gate_weight else network
         losses = self.process_loss(
-            network,
+            asked,
             batch["target"],
             condition,
             generator=generator,
@@ -99,7 +116,14 @@ class Generation:
             time_power=self.time_power,
             weight=self.weight(batch),
         )
-        return losses.mean(), {}
+        if not self.gate_weight:
+            return losses.mean(), {}
+        gate = gate_loss(asked.gate, self.changed(batch)).mean()
+        return losses.mean() + self.gate_weight * gate, {"gate": gate.detach()}
+
+    def changed(self, batch: dict) -> Tensor:
+        """Where the target is another than what the network is told (B, 1, N', M')."""
+        return (batch["target"] - batch[self.told]).abs().mean(1, keepdim=True) > CHANGE
 
     def weight(self, batch: dict) -> Tensor | None:
         """How much the errors in a batch count, see `flow_loss`: all alike."""
@@ -157,6 +181,23 @@ class Generation:
         return {name: ((mel - low) / (high - low).clamp(min=1e-6)).clamp(0, 1) for name, mel in pictures.items()}
 
 
+def gate_loss(gate: Tensor, changed: Tensor) -> Tensor:
+    """Cross-entropy of a gate, taken for the probability that a point is another in the target than in what is told.
+
+    Without it only the mixed answer of `VelocityNetwork` (1) counts, and a gate of one half is as good as any where the
+    network's own answer has learned to copy.
+
+    Args:
+        gate: m in (0, 1), (B, 1, N', M').
+        changed: where the two differ (B, 1, N', M').
+
+    Returns:
+        Mean over the points (B,), nats.
+    """
+    right = torch.where(changed, gate, 1 - gate).float()  # the probability of what is so
+    return -right.clamp(min=1e-4).log().flatten(1).mean(1)
+
+
 @dataclass(frozen=True)
 class LatentRecipe(SoundRecipe):
     """A velocity network, the latent space it works in and the words it is told: what separation and editing share.
@@ -170,6 +211,7 @@ class LatentRecipe(SoundRecipe):
         text_encoder: see `lasslab.models.text.load_text_encoder`.
         text_dropout: share of the examples that lose their words, which guidance needs.
         time_power: above 1 trains more near noise, see `lasslab.flow.flow_loss`.
+        gate_weight: how much the gate is told itself where it must open, see `gate_loss`; needs `copies`.
         n_validation: items to validate on, of clips that training never hears.
         corpus … device: see `lasslab.training.sounds.SoundRecipe`.
     """
@@ -183,6 +225,7 @@ class LatentRecipe(SoundRecipe):
     seconds: float = 2.55  # 256 frames, 64 of the latent
     text_dropout: float = 0.1
     time_power: float = 1.0
+    gate_weight: float = 0.0
     reverse_polarity: bool = False  # a log-mel has no polarity
     n_validation: int = 64
     n_steps: int = 6_000
@@ -204,6 +247,8 @@ class LatentRecipe(SoundRecipe):
                 raise ValueError(f"{name} is a share in [0, 1], got {getattr(self, name)}")
         if not self.time_power > 0:
             raise ValueError(f"time_power is a power above 0, got {self.time_power}: 1 draws times uniformly")
+        if not self.gate_weight >= 0 or (self.gate_weight and not self.copies):
+            raise ValueError(f"gate_weight is 0 or more and needs copies=true, got {self.gate_weight}")
         super().__post_init__()
 
     @property
@@ -233,7 +278,8 @@ class LatentRecipe(SoundRecipe):
             The folder of the checkpoint, if one was loaded.
 
         Raises:
-            ValueError: there is no such checkpoint, it does not fit, or it was trained in another latent space.
+            ValueError: there is no such checkpoint, it does not fit, it has a gate that the recipe has not, or it was
+                trained in another latent space.
         """
         if not self.start_from or resume:
             return None
@@ -244,7 +290,10 @@ class LatentRecipe(SoundRecipe):
                 f"{folder / CONFIG_FILE}: its weights were trained with another VAE than this one: start from a "
                 "checkpoint of the same latent space, or anew with start_from="
             )
-        new_gate = self.copies and not about.get("network", {}).get("copies")
+        has_gate = bool(about.get("network", {}).get("copies"))
+        if has_gate and not self.copies:
+            raise ValueError(f"{folder / CONFIG_FILE}: its network has a gate: start from it with copies=true")
+        new_gate = self.copies and not has_gate
         load_weights(network, folder, translate=network.with_gate if new_gate else None)
         if not about.get("system", self.process).startswith(self.process):
             with torch.no_grad():
@@ -384,6 +433,7 @@ def train_generation(
             mixture_dropout=recipe.mixture_dropout,
             vae=vae,
             time_power=recipe.time_power,
+            gate_weight=recipe.gate_weight,
         ),
         dataset,
         directory=directory,

@@ -351,6 +351,9 @@ def test_a_network_with_a_gate_starts_from_one_without_and_from_its_own(small, w
             assert torch.allclose(after[key], tensor, atol=1e-6), key
         assert read_config(tmp_path / name / "last")["network"]["copies"] == process
     assert read_config(tmp_path / "plain" / "last")["network"]["copies"] == ""
+    without = replace(frozen, copies=False, start_from=str(tmp_path / "gated" / "last"))
+    with pytest.raises(ValueError, match=r"has a gate: start from it with copies=true"):
+        train_generation(without, tmp_path / "without", progress=False)
 
 
 def test_a_training_may_start_from_another_by_name_or_folder(small, workshop, tmp_path):
