@@ -226,6 +226,8 @@ def test_edit_and_audit_differ_in_process_and_start_only():
         ({"alpha": 0.0}, "alpha and adapter_rate positive"),
         ({"text_dropout": 2.0}, "text_dropout"),
         ({"time_power": 0.0}, "time_power is a power above 0, got 0.0"),
+        ({"gate_weight": -1.0}, "gate_weight is 0 or more and needs copies=true, got -1"),
+        ({"gate_weight": 0.5}, "gate_weight is 0 or more and needs copies=true, got 0.5"),
         ({"change_weight": -1.0}, "change_weight is 0 or more, got -1"),
         ({"n_rehearsed": -1}, "n_rehearsed is a number of mixtures, 0 or more, got -1"),
     ],

@@ -1,6 +1,7 @@
 """Training of flow and diffusion: who loses its words, fixed validation, trainings that go on as they were."""
 
 import json
+import math
 import shutil
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from lasslab.training.generation import (
     PROCESSES,
     Generation,
     GenerationRecipe,
+    gate_loss,
     train_generation,
     training_mixtures,
     validation_mixtures,
@@ -65,6 +67,38 @@ def generation(process: str = "flow", **settings) -> Generation:
 
 
 # --- the objective
+
+
+def test_the_gates_own_loss_is_a_cross_entropy():
+    gate = torch.tensor([[0.9, 0.2], [0.5, 1.0]])[:, None, None]  # (2, 1, 1, 2)
+    changed = torch.tensor([[True, False], [True, False]])[:, None, None]
+    expected = torch.nn.functional.binary_cross_entropy(gate[0], changed[0].float())
+    first, second = gate_loss(gate, changed)
+    torch.testing.assert_close(first, expected)
+    assert second.item() == pytest.approx((math.log(2) + math.log(1e4)) / 2), "sure and wrong: dear, but finite"
+
+
+@every_process
+def test_a_gate_is_told_where_the_target_is_another_than_the_mixture(process):
+    data = batch()
+    data["target"][:, :, :3] = data["mixture"][:, :, :3]
+    data["target"][:, :, 3:] = data["mixture"][:, :, 3:] + 3.0
+    network = VelocityNetwork(replace(TINY, copies=process))
+    network.load_state_dict(network.with_gate(VelocityNetwork(TINY).state_dict()))
+    losses, gradients = {}, {}
+    for weight in (0.0, 0.5):
+        objective = generation(process, gate_weight=weight)
+        assert objective.changed(data)[:, :, 3:].all() and not objective.changed(data)[:, :, :3].any()
+        network.zero_grad()
+        losses[weight], figures = objective.loss(network, data, torch.Generator().manual_seed(0))
+        losses[weight].backward()
+        gradients[weight] = network.blocks.conv_out.weight.grad[-1].clone()
+        assert set(figures) == ({"gate"} if weight else set())
+    # a new gate is the same everywhere, and right in one half of the points
+    right = torch.sigmoid(torch.tensor([GATE_BIAS, -GATE_BIAS])).log().mean()
+    torch.testing.assert_close(figures["gate"], -right)
+    torch.testing.assert_close(losses[0.5], losses[0.0] - 0.5 * right)
+    assert not torch.allclose(gradients[0.5], gradients[0.0])
 
 
 @every_process

@@ -117,6 +117,9 @@ def test_a_new_gate_is_nearly_open_and_learns(network):
     own, gate = other.own_answer(**told)
     torch.testing.assert_close(own, plain)
     assert gate.shape == (2, 1, 8, 4) and network.own_answer(**told)[1] is None
+    both = other(**told, with_gate=True)
+    assert torch.equal(both[0], answer) and torch.equal(both[1], gate)
+    assert network(**told, with_gate=True)[1] is None
     (answer - copied).square().mean().backward()  # the target is what it was told: the gate shall close
     assert other.blocks.conv_out.bias.grad[-1] > 0
 
