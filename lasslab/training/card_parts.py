@@ -58,10 +58,12 @@ def gate_section(config: dict[str, Any], *, paper: str) -> list[str]:
     """
     if not config["network"].get("copies"):
         return []
+    told = config.get("recipe", {}).get("gate_weight")
     return [
         f"Its network has what that of {paper} has not: a gate, one more output, which says point by point how much of"
         " the latent that it is told is handed on as it is (`--set copies=true`, see"
-        " `lasslab.models.velocity.VelocityNetwork`).",
+        " `lasslab.models.velocity.VelocityNetwork`)."
+        + (f" Training told it where to open (`--set gate_weight={told:g}`)." if told else ""),
         "",
     ]
 
