@@ -199,6 +199,7 @@ EDIT_PRESETS: dict[str, EditRecipe] = {
         n_edits=9_216,
         n_rehearsed=2_304,
         time_power=4.0,
+        gate_weight=0.5,
         change_weight=3.0,
         learning_rate=4e-4,
         warmup_steps=50,

@@ -380,7 +380,9 @@ FLOW_PRESETS: dict[str, GenerationRecipe] = {
         save_every=30,
         picture_every=30,
     ),
-    "lab": GenerationRecipe(),
+    # With a gate, which FlowSep has not, and most times near noise, where nothing but mixture and words can say what
+    # the sound is.
+    "lab": GenerationRecipe(copies=True, gate_weight=0.5, time_power=3.0),
     # FlowSep: 1 M steps; the mixture is never dropped
     "full": GenerationRecipe(
         **PUBLISHED,
