@@ -73,7 +73,7 @@ def edit_card(name: str, config: dict[str, Any], report: dict[str, Any], n_param
         "",
         editing_tables.overall([report | {"system": "this model"}]).markdown(),
         "",
-        *editing_tables.by_task([report | {"system": "this model"}], markdown=True),
+        "\n\n".join(editing_tables.by_task([report | {"system": "this model"}], markdown=True)),
         "",
         "Figures in a lab embedding are no published ones.",
         "",
