@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from lasslab.data.clips import Clip
     from lasslab.systems.editing import Editor
 
-SYNTHESIS_SEED = 2  # of the synthesised clips of a list: trainings here have those of seeds 0 and 7, their validation those of 1
+SYNTHESIS_SEED = 2  # of the synthesised clips of a list: trainings here have seeds 0 and 7, their validation seed 1
 
 
 def edit(
