@@ -86,9 +86,7 @@ class EditNetwork(nn.Module):
             (B, Z, N', M'); see `VelocityNetwork.forward`.
         """
         text = without_words(self.encoder.encode(ids.clamp(min=0), token_mask), ids[:, 0] == UNSAID)
-        return self.velocity(
-            x_t, t, mixture=mixture, tokens=text.tokens, token_mask=text.mask, with_gate=with_gate
-        )
+        return self.velocity(x_t, t, mixture=mixture, tokens=text.tokens, token_mask=text.mask, with_gate=with_gate)
 
 
 def instruct(original: Tensor, ids: Tensor, mask: Tensor) -> tuple[Condition, Condition]:
