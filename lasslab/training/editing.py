@@ -99,7 +99,7 @@ class Editing(Generation):
         """
         if not self.change_weight:
             return None
-        weight = 1 + self.change_weight * self.changed(batch)
+        weight = 1.0 + self.change_weight * self.changed(batch)
         return weight / weight.mean((1, 2, 3), keepdim=True)
 
     def sampling_conditions(self, network: nn.Module, batch: dict) -> tuple[nn.Module, Condition]:

@@ -166,6 +166,7 @@ def test_errors_count_more_where_the_edit_changes_something():
     assert weight.shape == (2, 1, 4, 4)
     assert weight[0, 0, :, 0].tolist() == pytest.approx([1.6, 1.6, 0.4, 0.4]), "4 to 1, and 1 in the mean"
     assert (weight[1] == 1).all()
+    assert torch.equal(Editing(change_weight=3).weight(pair), weight), "a whole number is a weight, too"
     assert Editing().weight(pair) is None
 
 
