@@ -194,7 +194,8 @@ def gate_loss(gate: Tensor, changed: Tensor) -> Tensor:
     Returns:
         Mean over the points (B,), nats.
     """
-    right = torch.where(changed, gate, 1 - gate).float()  # the probability of what is so
+    # the probability of what is so; torch's own cross-entropy of probabilities refuses to run under autocast
+    right = torch.where(changed, gate, 1 - gate).float()
     return -right.clamp(min=1e-4).log().flatten(1).mean(1)
 
 
@@ -293,8 +294,7 @@ class LatentRecipe(SoundRecipe):
         has_gate = bool(about.get("network", {}).get("copies"))
         if has_gate and not self.copies:
             raise ValueError(f"{folder / CONFIG_FILE}: its network has a gate: start from it with copies=true")
-        new_gate = self.copies and not has_gate
-        load_weights(network, folder, translate=network.with_gate if new_gate else None)
+        load_weights(network, folder, translate=network.with_gate if self.copies and not has_gate else None)
         if not about.get("system", self.process).startswith(self.process):
             with torch.no_grad():
                 for weights in network.blocks.conv_out.parameters():

@@ -369,7 +369,8 @@ def test_a_card_tells_every_stage_by_its_own_objective():
     newer = ("copies", "gate_weight")  # than a recipe of a time before there were gates
     old = {name: value for name, value in edit.items() if name not in newer}
     line = training_section(config | {"recipe": old}, kind_of=edit_card.kind_of)[2]
-    assert "--set copies=False" in line and "--set gate_weight=0.0" in line
+    assert "--set copies=False" in line and EDIT_PRESETS["lab"].copies
+    assert "--set gate_weight=0.0" in line and EDIT_PRESETS["lab"].gate_weight
 
 
 def test_a_stopped_training_goes_on_to_the_same_numbers(small, tmp_path, monkeypatch):

@@ -22,7 +22,12 @@ LOADERS = {"mask": load_separator, "flow": load_separator, "diffusion": load_sep
 LOADERS |= {"vae": load_vae, "vocoder": load_vocoder, "flow-editor": load_editor, "diffusion-editor": load_editor}
 EDITORS = [name for name in list_checkpoints() if read_config(checkpoint_root() / name)["system"].endswith("-editor")]
 MOST_MEGABYTES = 80
-UNHEARD = {"n_per_class": 3, "seconds": 2.55, "seed": 3}  # synthesised sounds of a seed that no training had
+
+
+def unheard(label: str) -> torch.Tensor:
+    """Three synthesised sounds (3, T) of a seed that no training had."""
+    clips = load_corpus("synthesis", labels=[label], n_per_class=3, seconds=2.55, seed=3)
+    return torch.stack([clip.load()[:40_800] for clip in clips])
 
 
 @pytest.mark.parametrize("name", list_checkpoints())
@@ -58,8 +63,7 @@ def test_a_separator_gives_back_what_it_was_given_in_shape_and_no_louder_than_it
 def test_a_removal_of_what_is_not_there_changes_less_than_one_of_what_is(name):
     """A loose bound: "nearly as it was" is measured by `lasslab evaluate editing`, over a list."""
     editor = load_editor(name, device="cpu")
-    clips = load_corpus("synthesis", labels=["rain"], **UNHEARD)
-    rain = torch.stack([clip.load()[:40_800] for clip in clips])
+    rain = unheard("rain")
 
     def change(instruction: str) -> torch.Tensor:
         edited = editor.edit_batch(rain, [instruction] * len(rain), n_steps=10)
@@ -72,10 +76,7 @@ def test_a_removal_of_what_is_not_there_changes_less_than_one_of_what_is(name):
 def test_the_gate_of_the_editor_opens_where_the_sound_is_that_shall_go():
     """Near noise, where the state does not show it yet: an edit is decided there."""
     editor = load_editor("rfm-editing-lab", device="cpu")
-    rain, dog = (
-        torch.stack([clip.load()[:40_800] for clip in load_corpus("synthesis", labels=[label], **UNHEARD)])
-        for label in ("rain", "dog")
-    )
+    rain, dog = unheard("rain"), unheard("dog")
     original = torch.stack([base + at_level(sound, base, level_db=3.0) for base, sound in zip(rain, dog, strict=True)])
     with torch.inference_mode():
         told, gains = editor.codec.encode(original[:, None])
