@@ -46,7 +46,7 @@ def test_an_unknown_name_and_a_missing_folder_are_told_in_one_line(lasslab, scri
 
 
 def test_sampling_is_measured_for_any_size(lasslab):
-    options = ("--size", "quick", "--steps", "2", "--seconds", "0.5", "--runs", "1", "--batch-sizes", "1", "2")
+    options = ("--size", "quick", "--steps", "2", "--seconds", "0.5", "--runs", "5", "--batch-sizes", "1", "2")
     code, out, err = lasslab("bench", "generation", *options)
     assert code == 0, err
     rows = [line.split("|")[1:-1] for line in out.splitlines() if line.startswith("|")][2:]
