@@ -44,8 +44,7 @@ class Editing(Generation):
     Args:
         codec: VAE and vocoder: validation listens to whole edits; None leaves that out.
         embedding: of sounds and sentences, which judges them.
-        process, dropout, n_steps, time_power, gate_weight: see `Generation`.
-        change_weight: how much more an error counts where the edit changes something; see `weight`.
+        process, dropout, n_steps, time_power, change, change_weight, gate_weight: see `Generation`.
         n_sampled: examples of each validation batch that are edited to the end; 0 leaves that out.
     """
 
@@ -61,8 +60,9 @@ class Editing(Generation):
         n_steps: int = 10,
         n_sampled: int = 16,
         time_power: float = 1.0,
-        gate_weight: float = 0.0,
+        change: float = 0.5,
         change_weight: float = 0.0,
+        gate_weight: float = 0.0,
     ) -> None:
         super().__init__(
             None,
@@ -72,11 +72,12 @@ class Editing(Generation):
             n_steps=n_steps,
             n_sampled=n_sampled if codec and embedding else 0,
             time_power=time_power,
+            change=change,
+            change_weight=change_weight,
             gate_weight=gate_weight,
         )
         self.codec = codec
         self.embedding = embedding
-        self.change_weight = change_weight
         self.monitor = "clap" if self.n_sampled else "fit"
 
     def conditions(self, network: nn.Module, batch: dict) -> tuple[Condition, Condition]:
@@ -90,17 +91,6 @@ class Editing(Generation):
         condition, null = instruct(batch["original"], ids, mask)
         rehearsed = torch.tensor([task == REHEARSED for task in batch["task"]], device=ids.device)
         return condition, drop(null, condition, rehearsed)
-
-    def weight(self, batch: dict) -> Tensor | None:
-        """1, and `change_weight` more where original and target differ (B, 1, N', M'); their mean is 1 in each example.
-
-        Most of an edit is left as it was, and there an error says nothing about the instruction: a network that hands
-        back the original has most of the loss behind it.
-        """
-        if not self.change_weight:
-            return None
-        weight = 1.0 + self.change_weight * self.changed(batch)
-        return weight / weight.mean((1, 2, 3), keepdim=True)
 
     def sampling_conditions(self, network: nn.Module, batch: dict) -> tuple[nn.Module, Condition]:
         """The velocity network itself, and its condition: the instruction is read once, not at every step."""
@@ -137,7 +127,6 @@ class EditRecipe(LatentRecipe):
         n_rehearsed: mixtures among the edits, to be separated by a query as `flow` and `diffusion` learn it. A network
             that starts from a separator and sees edits alone learns to hand back the original first, and forgets
             meanwhile which sound a name means.
-        change_weight: how much more an error counts where the edit changes something, see `Editing.weight`.
         most_base_clips, level_low, level_high, absent: see `lasslab.data.edits.EditDataset`.
         process … device: see `lasslab.training.generation.LatentRecipe`; it may start from a separator or an editor,
             and the SNR is not used.
@@ -150,7 +139,6 @@ class EditRecipe(LatentRecipe):
     embedding: str = "clap-lab"
     n_edits: int = 12_288
     n_rehearsed: int = 0
-    change_weight: float = 0.0
     most_base_clips: int = 2
     level_low: float = -3.0
     level_high: float = 9.0
@@ -169,8 +157,6 @@ class EditRecipe(LatentRecipe):
                 f"rank is 0 or more, alpha and adapter_rate positive, got {self.rank}, {self.alpha} and "
                 f"{self.adapter_rate}"
             )
-        if not self.change_weight >= 0:
-            raise ValueError(f"change_weight is 0 or more, got {self.change_weight}")
         if self.n_rehearsed < 0:
             raise ValueError(f"n_rehearsed is a number of mixtures, 0 or more, got {self.n_rehearsed}")
         super().__post_init__()
@@ -264,8 +250,9 @@ def train_editing(
             recipe.process,
             dropout=recipe.text_dropout,
             time_power=recipe.time_power,
-            gate_weight=recipe.gate_weight,
+            change=recipe.change,
             change_weight=recipe.change_weight,
+            gate_weight=recipe.gate_weight,
         ),
         dataset,
         directory=directory,

@@ -160,14 +160,16 @@ def test_what_is_rehearsed_never_loses_its_words():
 def test_errors_count_more_where_the_edit_changes_something():
     original = torch.zeros(2, 2, 4, 4)
     target = original.clone()
-    target[0, :, :2] = 1.0  # half of the first example; in the second the sound is not there
-    pair = {"original": original, "target": target}
-    weight = Editing(change_weight=3.0).weight(pair)
+    target[0, :, :2] = 0.3  # half of the first example; in the second the sound is not there
+    objective = Editing(change=0.2, change_weight=3.0)
+    changed = objective.changed({"original": original, "target": target})
+    assert not Editing(change=0.4).changed({"original": original, "target": target}).any()
+    weight = objective.weight(changed)
     assert weight.shape == (2, 1, 4, 4)
     assert weight[0, 0, :, 0].tolist() == pytest.approx([1.6, 1.6, 0.4, 0.4]), "4 to 1, and 1 in the mean"
     assert (weight[1] == 1).all()
-    assert torch.equal(Editing(change_weight=3).weight(pair), weight), "a whole number is a weight, too"
-    assert Editing().weight(pair) is None
+    assert torch.equal(Editing(change_weight=3).weight(changed), weight), "a whole number is a weight, too"
+    assert Editing().weight(changed) is None
 
 
 @every_process
@@ -230,6 +232,7 @@ def test_edit_and_audit_differ_in_process_and_start_only():
         ({"gate_weight": -1.0}, "gate_weight is 0 or more and needs copies=true, got -1"),
         ({"gate_weight": 0.5}, "gate_weight is 0 or more and needs copies=true, got 0.5"),
         ({"change_weight": -1.0}, "change_weight is 0 or more, got -1"),
+        ({"change": -0.1}, "change is 0 or more, got -0.1"),
         ({"n_rehearsed": -1}, "n_rehearsed is a number of mixtures, 0 or more, got -1"),
     ],
 )

@@ -16,7 +16,7 @@ from lasslab.models.velocity import condition_on
 from lasslab.signal.mel import log_mel_spectrogram
 from lasslab.systems.editing import load_editor
 from lasslab.systems.separation import load_separator
-from lasslab.training.generation import CHANGE
+from lasslab.training.editing import EDIT_PRESETS
 
 LOADERS = {"mask": load_separator, "flow": load_separator, "diffusion": load_separator, "clap": load_clap}
 LOADERS |= {"vae": load_vae, "vocoder": load_vocoder, "flow-editor": load_editor, "diffusion-editor": load_editor}
@@ -87,6 +87,6 @@ def test_the_gate_of_the_editor_opens_where_the_sound_is_that_shall_go():
         t = torch.full((len(rain),), 0.02)
         condition, _ = condition_on(told, text)
         _, gate = editor.network(interpolate(noise, wanted, t), t, **condition, with_gate=True)
-    changed = (told - wanted).abs().mean(1) > CHANGE
+    changed = (told - wanted).abs().mean(1) > EDIT_PRESETS["lab"].change
     found = area_under_roc(score=gate[:, 0].flatten(), active=changed.flatten())
     assert found > 0.75 and gate[:, 0][~changed].mean() < 0.3, (found, gate[:, 0][~changed].mean())
