@@ -10,6 +10,7 @@ from lasslab.cli.options import (
     DEFAULT_EDITOR,
     Device,
     Guidance,
+    KeepDB,
     Seed,
     Steps,
     System,
@@ -37,6 +38,7 @@ def edit(
     steps: Steps = None,
     t_start: TStart = None,
     guidance: Guidance = None,
+    keep_db: KeepDB = None,
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
@@ -48,7 +50,7 @@ def edit(
     check_instruction(instruction)
 
     def load() -> "Editor":
-        return with_sampling(load_editor(system, device=device), steps, guidance, t_start)
+        return with_sampling(load_editor(system, device=device), steps, guidance, t_start, keep_db)
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnknownTask)  # said below, in a line

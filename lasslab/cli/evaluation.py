@@ -132,6 +132,12 @@ def evaluate_editing(
     t_start: Annotated[
         list[float] | None, typer.Option("--t-start", help="Where editors start, in [0, 1); repeat it for a row each.")
     ] = None,
+    keep_db: Annotated[
+        list[float] | None,
+        typer.Option(
+            "--keep-db", help="What an edit changes by less, in dB, is the recording itself; repeat it for a row each."
+        ),
+    ] = None,
     first: First = None,
     batch_size: Annotated[int, typer.Option(help="Clips that are edited together; 1 to time them one by one.")] = 8,
     markdown: Markdown = False,
@@ -147,7 +153,9 @@ def evaluate_editing(
     if json is not None:
         check_output(json, triplets)
     listed = _take(read_triplets(triplets, audio), first)
-    loaded = _sampled(_load(system, device, load=load_editor, default=DEFAULT_EDITOR), steps, guidance, t_start)
+    loaded = _sampled(
+        _load(system, device, load=load_editor, default=DEFAULT_EDITOR), steps, guidance, t_start, keep_db
+    )
     with_codec = any(hasattr(each, "codec") for each in loaded.values())
     found = evaluate_editing(
         list(loaded.values()),
@@ -239,22 +247,27 @@ def _load_embedding(name: str, device: str) -> "AudioTextEmbedding | None":
 
 
 def _sampled(
-    loaded: dict[str, "System"], steps: list[int] | None, guidance: float | None, t_start: list[float] | None = None
+    loaded: dict[str, "System"],
+    steps: list[int] | None,
+    guidance: float | None,
+    t_start: list[float] | None = None,
+    keep_db: list[float] | None = None,
 ) -> dict[str, "System"]:
-    """Each system that samples, once for each number of steps and each start; the others as they are."""
-    numbers, starts = steps or [None], t_start or [None]
+    """Each system that samples, once for each number of steps, start and change kept; the others as they are."""
+    numbers, starts, kept = steps or [None], t_start or [None], keep_db or [None]
     if not any(hasattr(each, "with_sampling") for each in loaded.values()):
-        with_sampling(next(iter(loaded.values())), numbers[0], guidance, starts[0])  # refuses what is given
+        with_sampling(next(iter(loaded.values())), numbers[0], guidance, starts[0], kept[0])  # refuses what is given
         return loaded
     expanded = {}
     for name, each in loaded.items():
         if not hasattr(each, "with_sampling"):
             expanded[name] = each
             continue
-        for n_steps, start in product(numbers, starts):
-            other = with_sampling(each, n_steps, guidance, start)
-            further = f", t_start {start:g}" if len(starts) > 1 else ""
-            expanded[name + other.name.removeprefix(each.name) + further] = other
+        for n_steps, start, keep in product(numbers, starts, kept):
+            other = with_sampling(each, n_steps, guidance, start, keep)
+            first = f", keep_db {keep:g}" if len(kept) > 1 else ""
+            last = f", t_start {start:g}" if len(starts) > 1 else ""
+            expanded[name + first + other.name.removeprefix(each.name) + last] = other
     return expanded
 
 

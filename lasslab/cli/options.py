@@ -22,6 +22,12 @@ TStart = Annotated[
     float | None,
     typer.Option("--t-start", help="Time in [0, 1) at which an editor starts; nearer to 1, more stays as it is."),
 ]
+KeepDB = Annotated[
+    float | None,
+    typer.Option(
+        "--keep-db", help="What an edit changes by less, in dB, is the recording itself; 0 makes all of it anew."
+    ),
+]
 DEFAULT_SYSTEM = "resunetpp-lab"
 DEFAULT_EDITOR = "rfm-editing-lab"
 
@@ -44,13 +50,18 @@ def is_terminal() -> bool:
 
 
 def with_sampling(
-    system: "Separator | Editor", steps: int | None, guidance: float | None, t_start: float | None = None
+    system: "Separator | Editor",
+    steps: int | None,
+    guidance: float | None,
+    t_start: float | None = None,
+    keep_db: float | None = None,
 ) -> "Separator | Editor":
     """A system with other settings, or as it is where none is given; refuses them where a system does not sample."""
     given = {
         "--steps": ("n_steps", steps),
         "--guidance": ("guidance_scale", guidance),
         "--t-start": ("t_start", t_start),
+        "--keep-db": ("keep_db", keep_db),
     }
     changes = {option: change for option, change in given.items() if change[1] is not None}
     if not changes:

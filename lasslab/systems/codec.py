@@ -51,6 +51,13 @@ class LatentCodec:
         """Points in time of the latent in so many seconds, rounded up."""
         return math.ceil(round(seconds * SAMPLE_RATE / self.vae.mel.hop_length) / REDUCTION)
 
+    def pieces(self, per_point: int = 1) -> dict[str, int]:
+        """How a long recording is cut, for `in_pieces`: in points of the latent, or in what there are more of."""
+        return {
+            name: per_point * self.points(seconds)
+            for name, seconds in (("size", PIECE_SECONDS), ("context", CONTEXT_SECONDS))
+        }
+
     def encode(self, waveforms: Tensor) -> tuple[Tensor, Tensor]:
         """Latents at the systems' level.
 
@@ -63,9 +70,8 @@ class LatentCodec:
         gain = level_gain(waveforms.flatten(1))[..., None]
         log_mel = log_mel_spectrogram((waveforms * gain).flatten(0, 1), self.vae.mel)
         log_mel = F.pad(log_mel, (0, -log_mel.shape[-1] % REDUCTION), value=self.vae.silence)
-        size, context = (REDUCTION * self.points(seconds) for seconds in (PIECE_SECONDS, CONTEXT_SECONDS))
         latents = in_pieces(
-            lambda piece: self.vae.encode(piece).mT, log_mel, size=size, context=context, factor=1 / REDUCTION
+            lambda piece: self.vae.encode(piece).mT, log_mel, **self.pieces(REDUCTION), factor=1 / REDUCTION
         )
         return latents.mT.unflatten(0, waveforms.shape[:2]), gain
 
@@ -80,16 +86,18 @@ class LatentCodec:
         Returns:
             Waveforms (B, C, T) at 16 kHz.
         """
-        size, context = (self.points(seconds) for seconds in (PIECE_SECONDS, CONTEXT_SECONDS))
         waveforms = in_pieces(
             self._vocode,
             latents.flatten(0, 1).mT,  # time last
-            size=size,
-            context=context,
+            **self.pieces(),
             factor=REDUCTION * self.vae.mel.hop_length,
         )
         waveforms = fit_length(waveforms, n_samples).unflatten(0, latents.shape[:2])
         return torch.where(gain > 0, waveforms / gain.clamp(min=1e-12), torch.zeros_like(waveforms))
+
+    def log_mel(self, latents: Tensor) -> Tensor:
+        """What the vocoder would be given for latents (B, Z, N', M'): log-mels (B, M, N) at the systems' level."""
+        return in_pieces(lambda piece: self.vae.decode(piece.mT), latents.mT, **self.pieces(), factor=REDUCTION)
 
     def _vocode(self, latents: Tensor) -> Tensor:
         """(B, Z, M', N') -> samples (B, N hop).

@@ -5,8 +5,9 @@
     latent -> waveform at the original's level
 
 Numbers as in RFM-Editing. The network is told the whole original at every step, so it can copy what the instruction
-does not name; and a little of the original is in the state it starts from. Level, length, channels, seeds and batches
-are those of every system that generates latents, see `lasslab.systems.latent`; the level is the original's.
+does not name; and a little of the original is in the state it starts from. With `keep_db` above 0, what the edit hardly
+changes is the recording itself and not made anew (ours, see `lasslab.systems.keeping`). Level, length, channels, seeds
+and batches are those of every system that generates latents, see `lasslab.systems.latent`; the level is the original's.
 
 - `FlowEditor`: RFM-Editing, trained on triplets.
 - `DiffusionEditor`: AUDIT, the same network and triplets, trained as a diffusion.
@@ -21,6 +22,7 @@ References: Gao et al., RFM-Editing, 2025; Wang et al., AUDIT, NeurIPS 2023; Son
 """
 
 import copy
+import math
 import os
 import warnings
 from collections.abc import Sequence
@@ -33,8 +35,10 @@ from lasslab import diffusion, flow
 from lasslab.data.instructions import read_instruction
 from lasslab.flow import Field, solve, time_grid
 from lasslab.models.text import TextEmbedding, check_instruction
+from lasslab.models.vae import REDUCTION
 from lasslab.models.velocity import without_words
 from lasslab.signal.audio import SAMPLE_RATE
+from lasslab.systems.keeping import change_db, keep_unchanged
 from lasslab.systems.latent import LATENT_FIELDS, LaterStart, Observer, load_latent_system, repeat
 from lasslab.systems.request import check_samples, choose_device, open_checkpoint
 from lasslab.systems.separation import ROUND_TRIP, load_separator
@@ -71,13 +75,40 @@ class LatentEditor(LaterStart):
         network, vae, vocoder, text_encoder, n_steps, guidance_scale, window_seconds, name: see
             `lasslab.systems.latent.LatentSystem`.
         t_start: time in [0, 1) at which sampling starts; 0 is noise alone, the nearer to 1 the more stays as it is.
+        keep_db: where the edit changes the log-mel by less, the recording is handed on as it is, see
+            `lasslab.systems.keeping`; 0 makes all of it anew, as published.
 
     Raises:
         ValueError: VAE and vocoder read different mels, or a setting is out of range.
     """
 
-    def __init__(self, *args: Any, n_steps: int = N_STEPS, **settings: Any) -> None:
+    settings = (*LaterStart.settings, "keep_db")
+
+    def __init__(self, *args: Any, n_steps: int = N_STEPS, keep_db: float = 0.0, **settings: Any) -> None:
+        self.keep_db = keep_db
         super().__init__(*args, n_steps=n_steps, **settings)
+
+    def check_settings(self) -> None:
+        """Refuse a setting that is out of range."""
+        super().check_settings()
+        if not 0 <= self.keep_db < math.inf:
+            raise ValueError(f"keep_db is a change in dB, 0 or more, got {self.keep_db}: 0 makes all anew")
+
+    def to_waveforms(self, made: Tensor, told: Tensor, waveforms: Tensor, gain: Tensor) -> Tensor:
+        """What is heard of the latents made, and the recording itself where they change hardly anything."""
+        edited = super().to_waveforms(made, told, waveforms, gain)
+        if not self.keep_db:
+            return edited
+        change = change_db(*(self.codec.log_mel(latents.flatten(0, 1)) for latents in (made, told)))
+        kept = keep_unchanged(
+            edited.flatten(0, 1),
+            waveforms.to(edited).flatten(0, 1),
+            change,
+            keep_db=self.keep_db,
+            mel=self.codec.vae.mel,
+            **self.codec.pieces(REDUCTION),
+        )
+        return kept.unflatten(0, edited.shape[:2])
 
     def check_words(self, words: str) -> str:
         """An instruction as the text encoder shall see it; warns where no task is recognised."""
@@ -95,6 +126,7 @@ class LatentEditor(LaterStart):
         n_steps: int | None = None,
         guidance_scale: float | None = None,
         t_start: float | None = None,
+        keep_db: float | None = None,
         progress: bool = False,
         observe: Observer | None = None,
     ) -> Tensor:
@@ -105,7 +137,7 @@ class LatentEditor(LaterStart):
             instruction: what shall change, in words.
             sample_rate: Hz.
             generator: of the noise, on the CPU; seed 0 when left out.
-            n_steps, guidance_scale, t_start: as in the constructor.
+            n_steps, guidance_scale, t_start, keep_db: as in the constructor.
             progress: show a bar over the steps.
             observe: called with each time and the latents (C, Z, N', M') at it.
 
@@ -116,7 +148,7 @@ class LatentEditor(LaterStart):
             ValueError: unusable or too short samples, an empty or far too long instruction, an impossible rate or
                 setting.
         """
-        settings = {"n_steps": n_steps, "guidance_scale": guidance_scale, "t_start": t_start}
+        settings = {"n_steps": n_steps, "guidance_scale": guidance_scale, "t_start": t_start, "keep_db": keep_db}
         return self.call(waveform, instruction, sample_rate, generator, progress=progress, observe=observe, **settings)
 
     def edit_batch(
@@ -129,6 +161,7 @@ class LatentEditor(LaterStart):
         n_steps: int | None = None,
         guidance_scale: float | None = None,
         t_start: float | None = None,
+        keep_db: float | None = None,
         progress: bool = False,
         observe: Observer | None = None,
     ) -> Tensor:
@@ -139,7 +172,7 @@ class LatentEditor(LaterStart):
             instructions: B sentences.
             sample_rate: Hz.
             generators: one for each recording, on the CPU; seed 0 for each when left out.
-            n_steps, guidance_scale, t_start, progress, observe: as in `__call__`.
+            n_steps, guidance_scale, t_start, keep_db, progress, observe: as in `__call__`.
 
         Returns:
             Edited recordings, shape (B, T), the same as from B calls up to rounding.
@@ -147,7 +180,7 @@ class LatentEditor(LaterStart):
         Raises:
             ValueError: see `__call__`; or another number of instructions or generators than recordings.
         """
-        settings = {"n_steps": n_steps, "guidance_scale": guidance_scale, "t_start": t_start}
+        settings = {"n_steps": n_steps, "guidance_scale": guidance_scale, "t_start": t_start, "keep_db": keep_db}
         return self.call_batch(
             originals, instructions, sample_rate, generators, progress=progress, observe=observe, **settings
         )
@@ -157,7 +190,7 @@ class FlowEditor(LatentEditor):
     """RFM-Editing: a rectified flow, told the original, from nearly noise to the edited latent.
 
     Args:
-        network, vae, vocoder, text_encoder, n_steps, guidance_scale, window_seconds, name, t_start: see
+        network, vae, vocoder, text_encoder, n_steps, guidance_scale, window_seconds, name, t_start, keep_db: see
             `LatentEditor`. Its text encoder has the adapter that was trained with the network.
 
     Notebook: 14.
@@ -178,7 +211,7 @@ class DiffusionEditor(LatentEditor):
     """AUDIT: the same network, trained to predict the noise; from noise alone unless `t_start` says otherwise.
 
     Args:
-        network, vae, vocoder, text_encoder, n_steps, guidance_scale, window_seconds, name, t_start: see
+        network, vae, vocoder, text_encoder, n_steps, guidance_scale, window_seconds, name, t_start, keep_db: see
             `LatentEditor`.
 
     Notebook: 14.
@@ -324,6 +357,7 @@ EDITOR_FIELDS: dict[str, Any] = LATENT_FIELDS | {
     "system": "flow-editor",
     "n_steps": N_STEPS,
     "t_start": T_START,
+    "keep_db": 0.0,
     "adapter": True,
     "trained_text_parameters": [],
 }

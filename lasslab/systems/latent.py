@@ -214,11 +214,25 @@ class LatentSystem:
                     guidance_scale=self.guidance_scale,
                     observe=watch,
                 )
-            return self.codec.decode(made, gain, n_samples=inside.shape[-1])
+            return self.to_waveforms(made, latent, inside, gain)
 
         with torch.inference_mode():
             made = at_model_rate(process, waveforms, sample_rate)
         return made.clone().to(waveforms)  # ordinary tensors again: the caller may change them in place
+
+    def to_waveforms(self, made: Tensor, told: Tensor, waveforms: Tensor, gain: Tensor) -> Tensor:
+        """What is heard of the latents made.
+
+        Args:
+            made: (B, C, Z, N', M').
+            told: latents of the recordings, as many.
+            waveforms: the recordings (B, C, T) at 16 kHz.
+            gain: (B, 1, 1), see `LatentCodec.encode`.
+
+        Returns:
+            Waveforms (B, C, T).
+        """
+        return self.codec.decode(made, gain, n_samples=waveforms.shape[-1])
 
     def generate(
         self,

@@ -53,6 +53,7 @@ def edit_card(name: str, config: dict[str, Any], report: dict[str, Any], n_param
         f" {recipe['rank']} trained {n_trained:,} ({n_trained / n_text:.2%}).",
         "",
         *gate_section(config, paper="RFM-Editing and AUDIT"),
+        *_keeping_section(config),
         "```python",
         "from lasslab import load_editor",
         f'edited = load_editor("{name}")(recording, "remove the dog barking", sample_rate=16_000)',
@@ -79,12 +80,29 @@ def edit_card(name: str, config: dict[str, Any], report: dict[str, Any], n_param
         "",
         "## Limits",
         "",
-        "16 kHz inside: what lies above 8 kHz is lost. All of the recording goes through VAE and vocoder, also what the"
-        " instruction does not name. Words for classes it was not trained on are answered with whatever lies nearest."
+        "16 kHz inside: what lies above 8 kHz is lost. "
+        + (
+            ""
+            if config.get("keep_db")
+            else "All of the recording goes through VAE and vocoder, also what the instruction does not name. "
+        )
+        + "Words for classes it was not trained on are answered with whatever lies nearest."
         " RFM-Editing's own network was trained on 235,000 triplets of ten seconds.",
         "",
     ]
     return "\n".join(lines)
+
+
+def _keeping_section(config: dict[str, Any]) -> list[str]:
+    """What a card says of an editor that hands on what it hardly changes, as lines; nothing of one that does not."""
+    keep_db = config.get("keep_db")
+    if not keep_db:
+        return []
+    return [
+        f"What an edit changes by less than {keep_db:g} dB is the recording itself, and not made anew, which neither"
+        " RFM-Editing nor AUDIT does (`--keep-db 0` is their way, see `lasslab.systems.keeping`).",
+        "",
+    ]
 
 
 def kind_of(recipe: dict[str, Any]) -> tuple[str, Any]:

@@ -55,6 +55,7 @@ OPTIONS: dict[str, tuple[str, type]] = {
     "guidance_scale": ("--guidance", float),
     "window_seconds": ("--window", float),
     "t_start": ("--t-start", float),
+    "keep_db": ("--keep-db", float),
 }
 #: (name, configuration, report, number of parameters) -> Markdown
 Card = Callable[[str, dict[str, Any], dict[str, Any], int], str]
@@ -110,6 +111,8 @@ def publish_network(run: Path, destination: Path, *, part: str, **settings: Any)
     config |= {name: value for name, value in settings.items() if value is not None}
     if config["system"] == "flow" and "t_start" in config:
         raise ValueError(f"{run} is a flow, which starts in noise: t_start is a setting of a diffusion or an editor")
+    if "keep_db" in config and not config["system"].endswith("editor"):
+        raise ValueError(f"{run} is a separator, which keeps nothing: keep_db is a setting of an editor")
     for name in {config[name] for name in ("vae", "vocoder") if name in config}:
         if "/" not in name:
             find_checkpoint(name)  # it must be there where the system is loaded

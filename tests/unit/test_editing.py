@@ -172,6 +172,8 @@ def test_an_unknown_task_is_attempted_and_told():
         ("add a dog", {"t_start": -0.1}, "t_start is a time in"),
         ("add a dog", {"n_steps": 0}, "n_steps"),
         ("add a dog", {"guidance_scale": -1.0}, "guidance_scale"),
+        ("add a dog", {"keep_db": -1.0}, "keep_db is a change in dB, 0 or more, got -1"),
+        ("add a dog", {"keep_db": float("nan")}, "keep_db is a change in dB"),
     ],
 )
 def test_bad_input_is_refused_in_one_line(words, setting, found):
@@ -188,6 +190,34 @@ class FlowSeparatorLike(latent.LatentSystem):
 
     def __init__(self) -> None:
         pass
+
+
+# --- what is kept
+
+
+@pytest.mark.parametrize("kind", [FlowEditor, DiffusionEditor, InversionEditor])
+def test_an_editor_that_changes_little_hands_on_the_recording(kind):
+    """A field that leads to the original, or away from it: the VAE's and the vocoder's own errors do not count."""
+    waveform = noise(2, 9_000)
+    plain = editor(kind, n_steps=2)
+    assert plain.keep_db == 0.0, "as published"
+    plain.sample = lambda field, start, told, n_steps, **_: told
+    if kind is InversionEditor:  # a velocity of 0 brings the original back
+        plain = editor(kind, n_steps=2)
+    assert not torch.allclose(plain(waveform, "add a dog"), waveform, atol=0.05)
+    kept = plain(waveform, "add a dog", keep_db=3.0)
+    assert kept.shape == waveform.shape
+    torch.testing.assert_close(kept, waveform, rtol=0, atol=1e-5)
+    assert (plain(torch.zeros(9_000), "add a dog", keep_db=3.0) == 0).all()
+
+
+def test_what_changes_much_is_the_edit():
+    waveform = noise(1, 9_000)
+    system = editor(FlowEditor, n_steps=2)
+    system.sample = lambda field, start, told, n_steps, **_: -told
+    made, kept = system(waveform, "add a dog"), system(waveform, "add a dog", keep_db=1e-4)
+    assert (made - kept).square().mean() < 0.02 * made.square().mean()
+    assert not torch.allclose(kept, waveform, atol=0.05)
 
 
 # --- inversion
