@@ -125,8 +125,13 @@ def test_a_start_out_of_range(evaluate, refused, tiny_editor, audio, tmp_path, t
     refused(*command, *options, words=words)
 
 
+def test_a_change_below_nothing(evaluate, tiny_editor):
+    words = ["keep_db is a change in dB, 0 or more", "-3"]
+    evaluate(GOOD, words=words, options=("--keep-db", -3), system=tiny_editor)
+
+
 def test_settings_of_what_does_not_sample(evaluate, refused, audio, tmp_path):
-    for option, value in (("--steps", 5), ("--guidance", 2), ("--t-start", 0.1)):
+    for option, value in (("--steps", 5), ("--guidance", 2), ("--t-start", 0.1), ("--keep-db", 3)):
         words = [f"{option} is for systems that sample, original does not: leave it out"]
         evaluate(GOOD, words=words, options=(option, value))
         command = ("edit", audio / "rain.wav", "add a dog", "-o", tmp_path / "o.wav", "--system", "original")

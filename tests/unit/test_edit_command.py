@@ -112,10 +112,10 @@ def test_the_command_is_the_editor(lasslab, tiny_editor, tmp_path):
     path, out = tmp_path / "in.wav", tmp_path / "out.wav"
     waveform = 0.1 * torch.randn(8_000, generator=torch.Generator().manual_seed(4))
     save_audio(path, waveform, sample_rate=16_000)
-    options = ("--steps", 3, "--t-start", 0.2, "--guidance", 2, "--seed", 7)
+    options = ("--steps", 3, "--t-start", 0.2, "--guidance", 2, "--keep-db", 2, "--seed", 7)
     code, said, _ = lasslab("edit", path, "add rain", "-o", out, "--system", tiny_editor, *options)
     assert code == 0 and "(tiny, 3 steps)" in said
-    settings = {"n_steps": 3, "t_start": 0.2, "guidance_scale": 2.0}
+    settings = {"n_steps": 3, "t_start": 0.2, "guidance_scale": 2.0, "keep_db": 2.0}
     expected = load_editor(tiny_editor, device="cpu")(
         load_audio(path), "add rain", generator=torch.Generator().manual_seed(7), **settings
     )
@@ -151,6 +151,20 @@ def test_from_a_list_to_a_table(lasslab, drawn, tiny_editor, tmp_path):
     assert made["triplet_list"] == "triplets.csv"
     assert found["reports"][0]["embedding"]["name"] == "clap-lab"
     assert "| tiny | 2 | 0.3 |" in make_table(["report"], "by steps", tmp_path)
+
+
+def test_a_row_for_each_change_that_is_kept(lasslab, drawn, tiny_editor, tmp_path):
+    folder, _ = drawn
+    where = ("--triplets", folder / "triplets.csv", "--audio", folder / "audio", "--json", tmp_path / "report.json")
+    options = ("--steps", 1, "--keep-db", 0, "--keep-db", 200, "--embedding", "none")
+    code, _, err = lasslab("evaluate", "editing", "--system", tiny_editor, *where, *options)
+    assert (code, err) == (0, "")
+    anew, kept = json.loads((tmp_path / "report.json").read_text())["reports"]
+    assert [each["system"] for each in (anew, kept)] == [f"tiny, keep_db {keep}, 1 steps" for keep in (0, 200)]
+    assert kept["provenance"]["keep_db"] == 200
+    floor = kept["floors"]["original"]["preservation_db"]
+    assert kept["mean"]["preservation_db"] == pytest.approx(floor, abs=0.02) and anew["mean"]["preservation_db"] > 1
+    assert "| tiny, keep_db 200 | 1 | " in make_table(["report"], "by steps", tmp_path)
 
 
 def test_part_of_a_list_in_markdown_without_an_embedding(lasslab, drawn, tiny_editor):

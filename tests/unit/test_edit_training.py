@@ -345,9 +345,10 @@ def test_a_training_leaves_an_editor(small, tmp_path, process):
 @pytest.mark.parametrize("copies", [False, True])
 def test_an_editor_ships_with_half_the_bytes_and_its_adapter(small, tmp_path, capsys, copies):
     train_editing(replace(small, copies=copies), tmp_path / "run", progress=False)
-    shipped = publish(tmp_path / "run", tmp_path / "shipped", guidance_scale=2.0, t_start=0.05)
+    shipped = publish(tmp_path / "run", tmp_path / "shipped", guidance_scale=2.0, t_start=0.05, keep_db=3.0)
     ours, theirs = load_editor(shipped, device="cpu"), load_editor(tmp_path / "run" / "best", device="cpu")
-    assert (ours.guidance_scale, ours.t_start, ours.n_steps) == (2.0, 0.05, 25)
+    assert (ours.guidance_scale, ours.t_start, ours.keep_db, ours.n_steps) == (2.0, 0.05, 3.0, 25)
+    assert theirs.keep_db == 0.0, "a training's own editor is the paper's"
     for left, right in zip(ours.network.parameters(), theirs.network.parameters(), strict=True):
         torch.testing.assert_close(left, right, rtol=1e-3, atol=1e-4)
     assert torch.equal(ours.text_encoder(["add a dog"]).tokens, theirs.text_encoder(["add a dog"]).tokens)
