@@ -23,7 +23,7 @@ from lasslab.models.velocity import VelocityConfig, VelocityNetwork, condition_o
 from lasslab.systems import latent
 from lasslab.systems.codec import LatentCodec
 from lasslab.systems.editing import FlowEditor, load_editor
-from lasslab.training import edit_card, editing
+from lasslab.training import edit_card, editing, generation_card
 from lasslab.training.card_parts import gate_section, training_section
 from lasslab.training.editing import (
     AUDIT_PRESETS,
@@ -360,6 +360,14 @@ def test_an_editor_ships_with_half_the_bytes_and_its_adapter(small, tmp_path, ca
     shutil.rmtree(tmp_path / "run" / "best" / "adapter")
     assert edit_card.main([str(tmp_path / "run"), "-o", str(tmp_path / "again")]) == 2
     assert "adapter is missing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("setting", ["t_start", "keep_db"])
+def test_a_separator_does_not_ship_with_an_editors_settings(tmp_path, monkeypatch, setting):
+    monkeypatch.setattr(generation_card, "trained_config", lambda run, part: {"system": "flow"})
+    with pytest.raises(ValueError, match=f"run is a .*{setting} is a setting of .*an editor"):
+        publish(tmp_path / "run", tmp_path / "shipped", **{setting: 0.1})
+    assert not (tmp_path / "shipped").exists()
 
 
 def test_a_card_tells_every_stage_by_its_own_objective():
