@@ -14,7 +14,8 @@ And what the paper does not report: **edit accuracy** and **preservation**, see 
 seconds and memory, see `lasslab.evaluation.cost`.
 
 - Floor: the original as it is. Its edit accuracy is 0 by definition, its preservation next to perfect.
-- Ceiling: the target through VAE and vocoder and back, which is all that an editor in that latent space can reach.
+- Ceiling: the target through VAE and vocoder and back, which is all that an editor in that latent space can reach. One
+  that hands on parts of the recording itself (`lasslab.systems.keeping`) can pass it in preservation.
 
 FD and FAD compare sets. Of a list that holds whole groups, an edit with its inverse, the originals are the targets in
 another order: there the unedited original has FAD 0, and no editor can be better. `lasslab triplets` therefore draws
