@@ -131,7 +131,7 @@ def training_section(
 
 
 def command(recipe: dict[str, Any], folder: str, *, objective: str, presets: Mapping[str, Any]) -> str:
-    """The shortest `lasslab train` that gives the recipe: from the preset that it differs least from.
+    """The shortest `lasslab train` that gives the recipe: from the preset of its size that it differs least from.
 
     A setting that the recipe does not have is of a time before it existed, and has its default.
     """
@@ -141,7 +141,7 @@ def command(recipe: dict[str, Any], folder: str, *, objective: str, presets: Map
     differences = {
         name: [key for key, value in recipe.items() if preset.get(key) != value] for name, preset in plain.items()
     }
-    name = min(differences, key=lambda preset: len(differences[preset]))
+    name = min(differences, key=lambda preset: ("size" in differences[preset], len(differences[preset])))
     changed = []
     for key in differences[name]:
         value = recipe[key]

@@ -383,6 +383,10 @@ def test_a_card_tells_every_stage_by_its_own_objective():
     line = training_section(config | {"recipe": old}, kind_of=edit_card.kind_of)[2]
     assert "--set copies=False" in line and EDIT_PRESETS["lab"].copies
     assert "--set gate_weight=0.0" in line and EDIT_PRESETS["lab"].gate_weight
+    far = flow | {name: getattr(FLOW_PRESETS["quick"], name) for name in ("n_mixtures", "n_steps", "corpus", "copies")}
+    far |= {"gate_weight": 0.0, "change_weight": 0.0, "change": 0.5, "time_power": 1.0, "n_per_class": 4}
+    first = training_section({"recipe": far, "provenance": {}}, kind_of=edit_card.kind_of)[1]
+    assert first.startswith("lasslab train flow --preset lab "), "a lab network is told from the lab's preset"
 
 
 def test_a_stopped_training_goes_on_to_the_same_numbers(small, tmp_path, monkeypatch):
