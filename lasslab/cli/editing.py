@@ -10,6 +10,7 @@ from lasslab.cli.options import (
     DEFAULT_EDITOR,
     Device,
     Guidance,
+    InTurn,
     KeepDB,
     Seed,
     Steps,
@@ -39,6 +40,7 @@ def edit(
     t_start: TStart = None,
     guidance: Guidance = None,
     keep_db: KeepDB = None,
+    in_turn: InTurn = None,
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
@@ -50,7 +52,14 @@ def edit(
     check_instruction(instruction)
 
     def load() -> "Editor":
-        return with_sampling(load_editor(system, device=device), steps, guidance, t_start, keep_db)
+        return with_sampling(
+            load_editor(system, device=device),
+            n_steps=steps,
+            guidance_scale=guidance,
+            t_start=t_start,
+            keep_db=keep_db,
+            in_turn=in_turn,
+        )
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnknownTask)  # said below, in a line

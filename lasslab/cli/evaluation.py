@@ -3,13 +3,15 @@
 from collections import Counter
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lasslab.cli.options import (
     DEFAULT_EDITOR,
     DEFAULT_SYSTEM,
+    IN_TURN,
+    IN_TURN_HELP,
     Device,
     Guidance,
     Seed,
@@ -19,7 +21,7 @@ from lasslab.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from lasslab.data.pairs import Pair
     from lasslab.models.clap import AudioTextEmbedding
@@ -90,7 +92,7 @@ def evaluate_separation(
         check_can_make(pictures)
     every = read_pairs(pairs, audio)
     listed = _take(every, first)
-    loaded = _sampled(_load(system, device), steps, guidance)
+    loaded = _sampled(_load(system, device), n_steps=steps, guidance_scale=[guidance])
     systems = list(loaded.values())
     ceilings = list(_load(ceiling, device, option="--ceiling").values()) if ceiling else []
     found = evaluate(
@@ -138,6 +140,9 @@ def evaluate_editing(
             "--keep-db", help="What an edit changes by less, in dB, is the recording itself; repeat it for a row each."
         ),
     ] = None,
+    in_turn: Annotated[
+        list[bool] | None, typer.Option(IN_TURN, help=f"{IN_TURN_HELP} Give both for a row each.")
+    ] = None,
     first: First = None,
     batch_size: Annotated[int, typer.Option(help="Clips that are edited together; 1 to time them one by one.")] = 8,
     markdown: Markdown = False,
@@ -154,7 +159,12 @@ def evaluate_editing(
         check_output(json, triplets)
     listed = _take(read_triplets(triplets, audio), first)
     loaded = _sampled(
-        _load(system, device, load=load_editor, default=DEFAULT_EDITOR), steps, guidance, t_start, keep_db
+        _load(system, device, load=load_editor, default=DEFAULT_EDITOR),
+        n_steps=steps,
+        guidance_scale=[guidance],
+        t_start=t_start,
+        keep_db=keep_db,
+        in_turn=in_turn,
     )
     with_codec = any(hasattr(each, "codec") for each in loaded.values())
     found = evaluate_editing(
@@ -246,29 +256,43 @@ def _load_embedding(name: str, device: str) -> "AudioTextEmbedding | None":
         raise ValueError(f"--embedding {name}: {error}; or leave these metrics out with --embedding none") from error
 
 
-def _sampled(
-    loaded: dict[str, "System"],
-    steps: list[int] | None,
-    guidance: float | None,
-    t_start: list[float] | None = None,
-    keep_db: list[float] | None = None,
-) -> dict[str, "System"]:
-    """Each system that samples, once for each number of steps, start and change kept; the others as they are."""
-    numbers, starts, kept = steps or [None], t_start or [None], keep_db or [None]
+def _sampled(loaded: dict[str, "System"], **swept: "Sequence[Any] | None") -> dict[str, "System"]:
+    """Each system that samples, once for every combination of settings; the others as they are.
+
+    Args:
+        loaded: name -> system.
+        **swept: of `SETTINGS`, the values to go through; none leaves a setting as it is.
+
+    Returns:
+        Name, with the settings that have several values -> system.
+
+    Raises:
+        ValueError: there are settings and no system samples, or a system refuses one.
+    """
+    combinations = [
+        dict(zip(swept, values, strict=True)) for values in product(*(each or [None] for each in swept.values()))
+    ]
     if not any(hasattr(each, "with_sampling") for each in loaded.values()):
-        with_sampling(next(iter(loaded.values())), numbers[0], guidance, starts[0], kept[0])  # refuses what is given
+        with_sampling(next(iter(loaded.values())), **combinations[0])  # refuses what is given
         return loaded
     expanded = {}
     for name, each in loaded.items():
         if not hasattr(each, "with_sampling"):
             expanded[name] = each
             continue
-        for n_steps, start, keep in product(numbers, starts, kept):
-            other = with_sampling(each, n_steps, guidance, start, keep)
-            first = f", keep_db {keep:g}" if len(kept) > 1 else ""
-            last = f", t_start {start:g}" if len(starts) > 1 else ""
-            expanded[name + first + other.name.removeprefix(each.name) + last] = other
+        for settings in combinations:
+            other = with_sampling(each, **settings)
+            said = {key: _said(key, value) for key, value in settings.items() if len(swept[key] or ()) > 1}
+            said["n_steps"] = other.name.removeprefix(each.name)  # the system's own way of saying it
+            expanded[name + "".join(said.get(key, "") for key in ("keep_db", "in_turn", "n_steps", "t_start"))] = other
     return expanded
+
+
+def _said(key: str, value: Any) -> str:
+    """A setting in the name of a row."""
+    if key == "in_turn":
+        return ", in turn" if value else ", at once"
+    return f", {key} {value:g}"
 
 
 def _load(

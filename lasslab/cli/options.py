@@ -3,7 +3,7 @@
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -28,6 +28,17 @@ KeepDB = Annotated[
         "--keep-db", help="What an edit changes by less, in dB, is the recording itself; 0 makes all of it anew."
     ),
 ]
+IN_TURN = "--in-turn/--at-once"
+IN_TURN_HELP = "Replace by removing first and adding then, or in one go."
+InTurn = Annotated[bool | None, typer.Option(IN_TURN, help=f"{IN_TURN_HELP} The editor's own way when left out.")]
+#: what a system samples with: setting -> its option
+SETTINGS = {
+    "n_steps": "--steps",
+    "guidance_scale": "--guidance",
+    "t_start": "--t-start",
+    "keep_db": "--keep-db",
+    "in_turn": "--in-turn",
+}
 DEFAULT_SYSTEM = "resunetpp-lab"
 DEFAULT_EDITOR = "rfm-editing-lab"
 
@@ -49,26 +60,25 @@ def is_terminal() -> bool:
     return sys.stderr.isatty()
 
 
-def with_sampling(
-    system: "Separator | Editor",
-    steps: int | None,
-    guidance: float | None,
-    t_start: float | None = None,
-    keep_db: float | None = None,
-) -> "Separator | Editor":
-    """A system with other settings, or as it is where none is given; refuses them where a system does not sample."""
-    given = {
-        "--steps": ("n_steps", steps),
-        "--guidance": ("guidance_scale", guidance),
-        "--t-start": ("t_start", t_start),
-        "--keep-db": ("keep_db", keep_db),
-    }
-    changes = {option: change for option, change in given.items() if change[1] is not None}
-    if not changes:
+def with_sampling(system: "Separator | Editor", **settings: Any) -> "Separator | Editor":
+    """A system with other settings, or as it is where none is given; refuses them where a system does not sample.
+
+    Args:
+        system: any.
+        **settings: of `SETTINGS`; None is not given.
+
+    Returns:
+        The system itself, or a copy.
+
+    Raises:
+        ValueError: the system does not sample, or refuses a setting.
+    """
+    given = [name for name, value in settings.items() if value is not None]
+    if not given:
         return system
     if not hasattr(system, "with_sampling"):
-        raise ValueError(f"{next(iter(changes))} is for systems that sample, {system.name} does not: leave it out")
-    return system.with_sampling(**dict(changes.values()))
+        raise ValueError(f"{SETTINGS[given[0]]} is for systems that sample, {system.name} does not: leave it out")
+    return system.with_sampling(**settings)
 
 
 def whole_numbers(text: str, *, name: str) -> list[int]:

@@ -37,6 +37,6 @@ def separate(
     check_query(query)
 
     def load() -> "Separator":
-        return with_sampling(load_separator(system, device=device), steps, guidance)
+        return with_sampling(load_separator(system, device=device), n_steps=steps, guidance_scale=guidance)
 
     typer.echo(process_recording(audio, output, query, load, to_do="separate", seed=seed))

@@ -135,10 +135,11 @@ def record_attentions(
     if len(waveforms) > LARGEST_BATCH:
         raise ValueError(f"at most {LARGEST_BATCH} recordings at once, got {len(waveforms)}: record them in parts")
     whole = copy.copy(system)
+    if hasattr(whole, "in_turn"):
+        whole.in_turn = False  # the words that are looked at are those of the whole sentence
     whole.window_seconds = max(system.window_seconds, waveforms.shape[-1] / sample_rate + 1)
     if not listen:
-        whole.codec = copy.copy(system.codec)
-        whole.codec.decode = _nothing_to_hear
+        whole.to_waveforms = _nothing_to_hear
     times: list[tuple[Tensor, int]] = []
     with capture_attention(whole.network) as maps:
         made = whole.call_batch(
@@ -171,9 +172,9 @@ def record_attentions(
     ]
 
 
-def _nothing_to_hear(latents: Tensor, gain: Tensor, *, n_samples: int) -> Tensor:
-    """In place of `LatentCodec.decode`: silence (B, C, T)."""
-    return latents.new_zeros(*latents.shape[:2], n_samples)
+def _nothing_to_hear(made: Tensor, told: Tensor, waveforms: Tensor, gain: Tensor) -> Tensor:
+    """In place of `LatentSystem.to_waveforms`: silence (B, C, T)."""
+    return torch.zeros_like(waveforms)
 
 
 def _in_time(weights: Tensor, n_points: int) -> Tensor:

@@ -86,28 +86,34 @@ class LatentCodec:
         Returns:
             Waveforms (B, C, T) at 16 kHz.
         """
-        waveforms = in_pieces(
-            self._vocode,
-            latents.flatten(0, 1).mT,  # time last
-            **self.pieces(),
-            factor=REDUCTION * self.vae.mel.hop_length,
-        )
-        waveforms = fit_length(waveforms, n_samples).unflatten(0, latents.shape[:2])
-        return torch.where(gain > 0, waveforms / gain.clamp(min=1e-12), torch.zeros_like(waveforms))
+        return self.vocode(self.log_mel(latents), gain, n_samples=n_samples)
 
     def log_mel(self, latents: Tensor) -> Tensor:
-        """What the vocoder would be given for latents (B, Z, N', M'): log-mels (B, M, N) at the systems' level."""
-        return in_pieces(lambda piece: self.vae.decode(piece.mT), latents.mT, **self.pieces(), factor=REDUCTION)
+        """What the vocoder is given for latents (..., Z, N', M'): log-mels (..., M, N) at the systems' level."""
+        log_mel = in_pieces(
+            lambda piece: self.vae.decode(piece.mT),
+            latents.flatten(0, -4).mT,  # time last
+            **self.pieces(),
+            factor=REDUCTION,
+        )
+        return log_mel.unflatten(0, latents.shape[:-3])
 
-    def _vocode(self, latents: Tensor) -> Tensor:
-        """(B, Z, M', N') -> samples (B, N hop).
+    def vocode(self, log_mel: Tensor, gain: Tensor, *, n_samples: int) -> Tensor:
+        """Waveforms (B, C, T) of log-mels (B, C, M, N), see `decode`."""
+        waveforms = in_pieces(
+            self._in_range, log_mel.flatten(0, 1), **self.pieces(REDUCTION), factor=self.vae.mel.hop_length
+        )
+        waveforms = fit_length(waveforms, n_samples).unflatten(0, log_mel.shape[:2])
+        return torch.where(gain > 0, waveforms / gain.clamp(min=1e-12), torch.zeros_like(waveforms))
+
+    def _in_range(self, log_mel: Tensor) -> Tensor:
+        """(B, M, N) -> samples (B, N hop).
 
         A vocoder knows waveforms in [-1, 1] only, and at -20 dB every other recording of short events has peaks beyond.
         Such a spectrogram is lowered before the vocoder and the waveform raised after it. Lowering costs the faintest
         of a sound, so it is tried with a gain at which most sounds fit, and what does not fit is made again with one at
         which it must.
         """
-        log_mel = self.vae.decode(latents.mT)
         bound = peak_bound(log_mel, self.vae.mel)  # (B, 1, 1)
         gain = (LIKELY * HEADROOM / bound).clamp(max=1.0)
         waveforms = self.vocoder(log_mel + gain.log())

@@ -6,8 +6,9 @@
 
 Numbers as in RFM-Editing. The network is told the whole original at every step, so it can copy what the instruction
 does not name; and a little of the original is in the state it starts from. With `keep_db` above 0, what the edit hardly
-changes is the recording itself and not made anew (ours, see `lasslab.systems.keeping`). Level, length, channels, seeds
-and batches are those of every system that generates latents, see `lasslab.systems.latent`; the level is the original's.
+changes is the recording itself and not made anew (ours, see `lasslab.systems.keeping`); with `in_turn`, a replacement
+is a removal and then an addition (ours, see `TripletEditor`). Level, length, channels, seeds and batches are those of
+every system that generates latents, see `lasslab.systems.latent`; the level is the original's.
 
 - `FlowEditor`: RFM-Editing, trained on triplets.
 - `DiffusionEditor`: AUDIT, the same network and triplets, trained as a diffusion.
@@ -26,13 +27,13 @@ import math
 import os
 import warnings
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from lasslab import diffusion, flow
-from lasslab.data.instructions import read_instruction
+from lasslab.data.instructions import in_turn, read_instruction
 from lasslab.flow import Field, solve, time_grid
 from lasslab.models.text import TextEmbedding, check_instruction
 from lasslab.models.vae import REDUCTION
@@ -96,14 +97,14 @@ class LatentEditor(LaterStart):
 
     def to_waveforms(self, made: Tensor, told: Tensor, waveforms: Tensor, gain: Tensor) -> Tensor:
         """What is heard of the latents made, and the recording itself where they change hardly anything."""
-        edited = super().to_waveforms(made, told, waveforms, gain)
         if not self.keep_db:
-            return edited
-        change = change_db(*(self.codec.log_mel(latents.flatten(0, 1)) for latents in (made, told)))
+            return super().to_waveforms(made, told, waveforms, gain)
+        log_mels = [self.codec.log_mel(latents) for latents in (made, told)]
+        edited = self.codec.vocode(log_mels[0], gain, n_samples=waveforms.shape[-1])
         kept = keep_unchanged(
             edited.flatten(0, 1),
             waveforms.to(edited).flatten(0, 1),
-            change,
+            change_db(*log_mels).flatten(0, 1),
             keep_db=self.keep_db,
             mel=self.codec.vae.mel,
             **self.codec.pieces(REDUCTION),
@@ -127,6 +128,7 @@ class LatentEditor(LaterStart):
         guidance_scale: float | None = None,
         t_start: float | None = None,
         keep_db: float | None = None,
+        in_turn: bool | None = None,
         progress: bool = False,
         observe: Observer | None = None,
     ) -> Tensor:
@@ -137,7 +139,7 @@ class LatentEditor(LaterStart):
             instruction: what shall change, in words.
             sample_rate: Hz.
             generator: of the noise, on the CPU; seed 0 when left out.
-            n_steps, guidance_scale, t_start, keep_db: as in the constructor.
+            n_steps, guidance_scale, t_start, keep_db, in_turn: as in the constructor.
             progress: show a bar over the steps.
             observe: called with each time and the latents (C, Z, N', M') at it.
 
@@ -148,8 +150,19 @@ class LatentEditor(LaterStart):
             ValueError: unusable or too short samples, an empty or far too long instruction, an impossible rate or
                 setting.
         """
-        settings = {"n_steps": n_steps, "guidance_scale": guidance_scale, "t_start": t_start, "keep_db": keep_db}
-        return self.call(waveform, instruction, sample_rate, generator, progress=progress, observe=observe, **settings)
+        return self.call(
+            waveform,
+            instruction,
+            sample_rate,
+            generator,
+            n_steps=n_steps,
+            guidance_scale=guidance_scale,
+            t_start=t_start,
+            keep_db=keep_db,
+            in_turn=in_turn,
+            progress=progress,
+            observe=observe,
+        )
 
     def edit_batch(
         self,
@@ -162,6 +175,7 @@ class LatentEditor(LaterStart):
         guidance_scale: float | None = None,
         t_start: float | None = None,
         keep_db: float | None = None,
+        in_turn: bool | None = None,
         progress: bool = False,
         observe: Observer | None = None,
     ) -> Tensor:
@@ -172,7 +186,8 @@ class LatentEditor(LaterStart):
             instructions: B sentences.
             sample_rate: Hz.
             generators: one for each recording, on the CPU; seed 0 for each when left out.
-            n_steps, guidance_scale, t_start, keep_db, progress, observe: as in `__call__`.
+            n_steps, guidance_scale, t_start, keep_db, in_turn, progress, observe: as in `__call__`. In turn,
+                replacements are a batch of their own, behind the others.
 
         Returns:
             Edited recordings, shape (B, T), the same as from B calls up to rounding.
@@ -180,18 +195,116 @@ class LatentEditor(LaterStart):
         Raises:
             ValueError: see `__call__`; or another number of instructions or generators than recordings.
         """
-        settings = {"n_steps": n_steps, "guidance_scale": guidance_scale, "t_start": t_start, "keep_db": keep_db}
         return self.call_batch(
-            originals, instructions, sample_rate, generators, progress=progress, observe=observe, **settings
+            originals,
+            instructions,
+            sample_rate,
+            generators,
+            n_steps=n_steps,
+            guidance_scale=guidance_scale,
+            t_start=t_start,
+            keep_db=keep_db,
+            in_turn=in_turn,
+            progress=progress,
+            observe=observe,
         )
 
 
-class FlowEditor(LatentEditor):
-    """RFM-Editing: a rectified flow, told the original, from nearly noise to the edited latent.
+class Turns(NamedTuple):
+    """Edits of a batch that take the same number of turns.
+
+    Attributes:
+        rows: which of the batch's sentences.
+        text: token embeddings of as many sentences, for each turn.
+    """
+
+    rows: list[int]
+    text: list[TextEmbedding]
+
+
+class TripletEditor(LatentEditor):
+    """An editor that was trained to follow instructions: what RFM-Editing and AUDIT share.
+
+    A replacement asks for two things at once, and a small network hears one of them. With `in_turn` it is asked for one
+    after the other, in as many steps altogether:
+
+        x_1 = the edit of x_orig by "remove A", in half the steps
+        x_2 = the edit of x_1 by "add B", in the other half
+
+    All in the latent space: VAE and vocoder are called once. Where the instruction is no replacement, or one whose
+    sounds are not found in it (`lasslab.data.instructions.in_turn`), nothing is different.
 
     Args:
         network, vae, vocoder, text_encoder, n_steps, guidance_scale, window_seconds, name, t_start, keep_db: see
             `LatentEditor`. Its text encoder has the adapter that was trained with the network.
+        in_turn: remove first, then add, where a sound is replaced; False does both at once, as published.
+    """
+
+    settings = (*LatentEditor.settings, "in_turn")
+
+    def __init__(self, *args: Any, in_turn: bool = False, **settings: Any) -> None:
+        self.in_turn = in_turn
+        super().__init__(*args, **settings)
+
+    def read(self, words: Sequence[str]) -> TextEmbedding | list[Turns]:
+        """Token embeddings of B sentences; in turn, those of each turn where there are several."""
+        turns = [in_turn(each) if self.in_turn else (each,) for each in words]
+        encode = super().read
+        counts = sorted({len(each) for each in turns})
+        if counts == [1]:
+            return encode(words)
+        found = []
+        for n_turns in counts:
+            rows = [row for row, each in enumerate(turns) if len(each) == n_turns]
+            by_turn = zip(*(turns[row] for row in rows), strict=True)
+            found.append(Turns(rows, [encode(sentences) for sentences in by_turn]))
+        return found
+
+    def n_calls(self, text: TextEmbedding | list[Turns]) -> int:
+        """Calls of the network for what `read` gave."""
+        return super().n_calls(text) * (1 if isinstance(text, TextEmbedding) else len(text))
+
+    def generate(
+        self,
+        told: Tensor,
+        text: TextEmbedding | list[Turns],
+        generators: Sequence[torch.Generator] | None = None,
+        *,
+        n_steps: int,
+        guidance_scale: float = 1.0,
+        observe: Observer | None = None,
+    ) -> Tensor:
+        """Latents (B, C, Z, N', M') of the edit of those of the originals; see `LatentSystem.generate`."""
+        if isinstance(text, TextEmbedding):
+            return super().generate(
+                told, text, generators, n_steps=n_steps, guidance_scale=guidance_scale, observe=observe
+            )
+        generators = generators or [torch.Generator().manual_seed(0) for _ in told]
+        edited = torch.empty_like(told)
+        for rows, sentences in text:
+            part, left = told[rows], n_steps
+            for turn, sentence in enumerate(sentences):
+                steps = max(left // (len(sentences) - turn), 1)
+                left -= steps
+                part = super().generate(
+                    part,
+                    sentence,
+                    [generators[row] for row in rows],
+                    n_steps=steps,
+                    guidance_scale=guidance_scale,
+                    observe=observe,
+                )
+                observe = _without_first(observe)
+            edited[rows] = part
+        return edited
+
+
+class FlowEditor(TripletEditor):
+    """RFM-Editing: a rectified flow, told the original, from nearly noise to the edited latent.
+
+    Args:
+        network, vae, vocoder, text_encoder, n_steps, guidance_scale, window_seconds, name, t_start, keep_db, in_turn:
+            see `TripletEditor`.
 
     Notebook: 14.
     """
@@ -207,12 +320,12 @@ class FlowEditor(LatentEditor):
         return solve(field, start, time_grid(n_steps, start=self.t_start), observe=observe)
 
 
-class DiffusionEditor(LatentEditor):
+class DiffusionEditor(TripletEditor):
     """AUDIT: the same network, trained to predict the noise; from noise alone unless `t_start` says otherwise.
 
     Args:
-        network, vae, vocoder, text_encoder, n_steps, guidance_scale, window_seconds, name, t_start, keep_db: see
-            `LatentEditor`.
+        network, vae, vocoder, text_encoder, n_steps, guidance_scale, window_seconds, name, t_start, keep_db, in_turn:
+            see `TripletEditor`.
 
     Notebook: 14.
     """
@@ -358,6 +471,7 @@ EDITOR_FIELDS: dict[str, Any] = LATENT_FIELDS | {
     "n_steps": N_STEPS,
     "t_start": T_START,
     "keep_db": 0.0,
+    "in_turn": False,
     "adapter": True,
     "trained_text_parameters": [],
 }

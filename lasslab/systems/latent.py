@@ -144,6 +144,10 @@ class LatentSystem:
         """What `generate` is told of B sentences."""
         return self.text_encoder([self.check_words(each) for each in words]).to(self.device)
 
+    def n_calls(self, text: Any) -> int:
+        """Calls of the network for what `read` gave."""
+        return self.passes * self.n_steps
+
     def sample(
         self, field: Field, noise: Tensor, told: Tensor, n_steps: int, *, observe: Observer | None = None
     ) -> Tensor:
@@ -205,7 +209,7 @@ class LatentSystem:
 
         def process(inside: Tensor) -> Tensor:
             latent, gain = self.codec.encode(inside.to(self.device))
-            with _Bar(self.passes * self.n_steps, observe, progress) as watch:
+            with _Bar(self.n_calls(text), observe, progress) as watch:
                 made = self.generate(
                     latent,
                     text,

@@ -53,7 +53,7 @@ def edit_card(name: str, config: dict[str, Any], report: dict[str, Any], n_param
         f" {recipe['rank']} trained {n_trained:,} ({n_trained / n_text:.2%}).",
         "",
         *gate_section(config, paper="RFM-Editing and AUDIT"),
-        *_keeping_section(config),
+        *_sampling_section(config),
         "```python",
         "from lasslab import load_editor",
         f'edited = load_editor("{name}")(recording, "remove the dog barking", sample_rate=16_000)',
@@ -93,16 +93,23 @@ def edit_card(name: str, config: dict[str, Any], report: dict[str, Any], n_param
     return "\n".join(lines)
 
 
-def _keeping_section(config: dict[str, Any]) -> list[str]:
-    """What a card says of an editor that hands on what it hardly changes, as lines; nothing of one that does not."""
-    keep_db = config.get("keep_db")
-    if not keep_db:
-        return []
-    return [
-        f"What an edit changes by less than {keep_db:g} dB is the recording itself, and not made anew, which neither"
-        " RFM-Editing nor AUDIT does (`--keep-db 0` is their way, see `lasslab.systems.keeping`).",
-        "",
-    ]
+def _sampling_section(config: dict[str, Any]) -> list[str]:
+    """What a card says of the ways to sample that are ours, as lines; nothing where they are not used."""
+    said = []
+    if keep_db := config.get("keep_db"):
+        said += [
+            f"What an edit changes by less than {keep_db:g} dB is the recording itself, and not made anew, which"
+            " neither RFM-Editing nor AUDIT does (`--keep-db 0` is their way, see `lasslab.systems.keeping`).",
+            "",
+        ]
+    if config.get("in_turn"):
+        said += [
+            "A replacement is carried out as a removal and then, in the same number of steps altogether, as an"
+            " addition; RFM-Editing and AUDIT do both at once (`--at-once` is their way, see"
+            " `lasslab.systems.editing`).",
+            "",
+        ]
+    return said
 
 
 def kind_of(recipe: dict[str, Any]) -> tuple[str, Any]:

@@ -9,6 +9,7 @@ REPORT.json is what `lasslab evaluate separation --json` then wrote about them, 
 
 import shutil
 import sys
+from argparse import BooleanOptionalAction
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ from lasslab.models.lora import ADAPTER_FOLDER
 from lasslab.models.vae import load_vae
 from lasslab.models.velocity import VelocityConfig, VelocityNetwork
 from lasslab.signal.files import write_text
+from lasslab.systems.editing import EDITOR_FIELDS, EDITORS
+from lasslab.systems.generative import FIELDS
 from lasslab.training.card_parts import (
     CARD_FILE,
     card_parser,
@@ -47,15 +50,16 @@ TITLES = {
 
 
 #: of a checkpoint, in place of what the training wrote: names of VAE and vocoder as they ship, and what the system
-#: samples with unless told otherwise: its option of the command line and its type
-OPTIONS: dict[str, tuple[str, type]] = {
-    "vae": ("--vae", str),
-    "vocoder": ("--vocoder", str),
-    "n_steps": ("--steps", int),
-    "guidance_scale": ("--guidance", float),
-    "window_seconds": ("--window", float),
-    "t_start": ("--t-start", float),
-    "keep_db": ("--keep-db", float),
+#: samples with unless told otherwise: its option of the command line and how that is read
+OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    "vae": ("--vae", {}),
+    "vocoder": ("--vocoder", {}),
+    "n_steps": ("--steps", {"type": int}),
+    "guidance_scale": ("--guidance", {"type": float}),
+    "window_seconds": ("--window", {"type": float}),
+    "t_start": ("--t-start", {"type": float}),
+    "keep_db": ("--keep-db", {"type": float}),
+    "in_turn": ("--in-turn", {"action": BooleanOptionalAction}),
 }
 #: (name, configuration, report, number of parameters) -> Markdown
 Card = Callable[[str, dict[str, Any], dict[str, Any], int], str]
@@ -109,10 +113,9 @@ def publish_network(run: Path, destination: Path, *, part: str, **settings: Any)
     """
     config = trained_config(run, part)
     config |= {name: value for name, value in settings.items() if value is not None}
-    if config["system"] == "flow" and "t_start" in config:
-        raise ValueError(f"{run} is a flow, which starts in noise: t_start is a setting of a diffusion or an editor")
-    if "keep_db" in config and not config["system"].endswith("editor"):
-        raise ValueError(f"{run} is a separator, which keeps nothing: keep_db is a setting of an editor")
+    known = (FIELDS | dict.fromkeys(EDITORS, EDITOR_FIELDS))[config["system"]]
+    if foreign := sorted(config.keys() - known):
+        raise ValueError(f"{run} holds a {config['system']}, which knows no {foreign[0]}: leave it out")
     for name in {config[name] for name in ("vae", "vocoder") if name in config}:
         if "/" not in name:
             find_checkpoint(name)  # it must be there where the system is loaded
@@ -220,8 +223,8 @@ def run_card(description: str, arguments: list[str] | None, *, card: Card) -> in
         The exit code.
     """
     parser = card_parser(description)
-    for name, (flag, kind) in OPTIONS.items():
-        parser.add_argument(flag, dest=name, type=kind)
+    for name, (flag, how) in OPTIONS.items():
+        parser.add_argument(flag, dest=name, **how)
     parser.add_argument("--report", type=Path)
     options = parser.parse_args(arguments)
 

@@ -131,11 +131,11 @@ def test_a_change_below_nothing(evaluate, tiny_editor):
 
 
 def test_settings_of_what_does_not_sample(evaluate, refused, audio, tmp_path):
-    for option, value in (("--steps", 5), ("--guidance", 2), ("--t-start", 0.1), ("--keep-db", 3)):
+    for option, *value in (("--steps", 5), ("--guidance", 2), ("--t-start", 0.1), ("--keep-db", 3), ("--in-turn",)):
         words = [f"{option} is for systems that sample, original does not: leave it out"]
-        evaluate(GOOD, words=words, options=(option, value))
+        evaluate(GOOD, words=words, options=(option, *value))
         command = ("edit", audio / "rain.wav", "add a dog", "-o", tmp_path / "o.wav", "--system", "original")
-        refused(*command, option, value, words=words)
+        refused(*command, option, *value, words=words)
 
 
 def test_steps_that_are_none(evaluate, tiny_editor):

@@ -112,16 +112,17 @@ def test_the_command_is_the_editor(lasslab, tiny_editor, tmp_path):
     path, out = tmp_path / "in.wav", tmp_path / "out.wav"
     waveform = 0.1 * torch.randn(8_000, generator=torch.Generator().manual_seed(4))
     save_audio(path, waveform, sample_rate=16_000)
-    options = ("--steps", 3, "--t-start", 0.2, "--guidance", 2, "--keep-db", 2, "--seed", 7)
-    code, said, _ = lasslab("edit", path, "add rain", "-o", out, "--system", tiny_editor, *options)
+    options = ("--steps", 3, "--t-start", 0.2, "--guidance", 2, "--keep-db", 2, "--in-turn", "--seed", 7)
+    words = "replace a dog with rain"
+    code, said, _ = lasslab("edit", path, words, "-o", out, "--system", tiny_editor, *options)
     assert code == 0 and "(tiny, 3 steps)" in said
-    settings = {"n_steps": 3, "t_start": 0.2, "guidance_scale": 2.0, "keep_db": 2.0}
+    settings = {"n_steps": 3, "t_start": 0.2, "guidance_scale": 2.0, "keep_db": 2.0, "in_turn": True}
     expected = load_editor(tiny_editor, device="cpu")(
-        load_audio(path), "add rain", generator=torch.Generator().manual_seed(7), **settings
+        load_audio(path), words, generator=torch.Generator().manual_seed(7), **settings
     )
     torch.testing.assert_close(load_audio(out), expected, atol=1e-4, rtol=0)
     other = tmp_path / "other.wav"
-    assert lasslab("edit", path, "add rain", "-o", other, "--system", tiny_editor, *options[:-1], 8)[0] == 0
+    assert lasslab("edit", path, words, "-o", other, "--system", tiny_editor, *options[:-1], 8)[0] == 0
     assert not torch.allclose(load_audio(other), load_audio(out), atol=1e-3), "another seed, another edit"
 
 
@@ -165,6 +166,19 @@ def test_a_row_for_each_change_that_is_kept(lasslab, drawn, tiny_editor, tmp_pat
     floor = kept["floors"]["original"]["preservation_db"]
     assert kept["mean"]["preservation_db"] == pytest.approx(floor, abs=0.02) and anew["mean"]["preservation_db"] > 1
     assert "| tiny, keep_db 200 | 1 | " in make_table(["report"], "by steps", tmp_path)
+
+
+def test_a_row_in_turn_and_a_row_at_once(lasslab, drawn, tiny_editor, tmp_path):
+    folder, _ = drawn
+    where = ("--triplets", folder / "triplets.csv", "--audio", folder / "audio", "--json", tmp_path / "report.json")
+    options = ("--steps", 2, "--at-once", "--in-turn", "--embedding", "none")
+    code, _, err = lasslab("evaluate", "editing", "--system", tiny_editor, *where, *options)
+    assert (code, err) == (0, "")
+    once, turn = json.loads((tmp_path / "report.json").read_text())["reports"]
+    assert [each["system"] for each in (once, turn)] == ["tiny, at once", "tiny, in turn"]
+    assert [each["provenance"]["in_turn"] for each in (once, turn)] == [False, True]
+    same = {task: once["by_task"][task]["mean"] == turn["by_task"][task]["mean"] for task in once["by_task"]}
+    assert same == {"add": True, "remove": True, "replace": False}
 
 
 def test_part_of_a_list_in_markdown_without_an_embedding(lasslab, drawn, tiny_editor):

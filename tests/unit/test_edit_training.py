@@ -345,10 +345,12 @@ def test_a_training_leaves_an_editor(small, tmp_path, process):
 @pytest.mark.parametrize("copies", [False, True])
 def test_an_editor_ships_with_half_the_bytes_and_its_adapter(small, tmp_path, capsys, copies):
     train_editing(replace(small, copies=copies), tmp_path / "run", progress=False)
-    shipped = publish(tmp_path / "run", tmp_path / "shipped", guidance_scale=2.0, t_start=0.05, keep_db=3.0)
+    shipped = publish(
+        tmp_path / "run", tmp_path / "shipped", guidance_scale=2.0, t_start=0.05, keep_db=3.0, in_turn=True
+    )
     ours, theirs = load_editor(shipped, device="cpu"), load_editor(tmp_path / "run" / "best", device="cpu")
     assert (ours.guidance_scale, ours.t_start, ours.keep_db, ours.n_steps) == (2.0, 0.05, 3.0, 25)
-    assert theirs.keep_db == 0.0, "a training's own editor is the paper's"
+    assert ours.in_turn and (theirs.keep_db, theirs.in_turn) == (0.0, False), "a training's own editor is the paper's"
     for left, right in zip(ours.network.parameters(), theirs.network.parameters(), strict=True):
         torch.testing.assert_close(left, right, rtol=1e-3, atol=1e-4)
     assert torch.equal(ours.text_encoder(["add a dog"]).tokens, theirs.text_encoder(["add a dog"]).tokens)
@@ -362,10 +364,10 @@ def test_an_editor_ships_with_half_the_bytes_and_its_adapter(small, tmp_path, ca
     assert "adapter is missing" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("setting", ["t_start", "keep_db"])
+@pytest.mark.parametrize("setting", ["t_start", "keep_db", "in_turn"])
 def test_a_separator_does_not_ship_with_an_editors_settings(tmp_path, monkeypatch, setting):
     monkeypatch.setattr(generation_card, "trained_config", lambda run, part: {"system": "flow"})
-    with pytest.raises(ValueError, match=f"run is a .*{setting} is a setting of .*an editor"):
+    with pytest.raises(ValueError, match=f"run holds a flow, which knows no {setting}: leave it out"):
         publish(tmp_path / "run", tmp_path / "shipped", **{setting: 0.1})
     assert not (tmp_path / "shipped").exists()
 

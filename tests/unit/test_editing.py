@@ -192,6 +192,75 @@ class FlowSeparatorLike(latent.LatentSystem):
         pass
 
 
+# --- a replacement in turn
+
+
+def encode(told: torch.Tensor, words: str) -> torch.Tensor:
+    """What `follow` makes of a latent."""
+    return told + words_of(words)
+
+
+def follow(x, t, words, told):
+    """A field that leads straight to `encode(told, words)`."""
+    return (told + words - x) / (1 - t).clamp(min=1e-3)
+
+
+@both_kinds
+def test_a_replacement_in_turn_removes_and_then_adds(kind):
+    system = editor(KINDS[kind], Spy(), in_turn=True)
+    told = noise(1, 1, 2, 6, 4, level=1.0)
+    text = system.read(["please replace the rain with a dog"])
+    made = system.generate(told, text, n_steps=5)
+    assert system.text_encoder.encoder.encoded == ["remove the rain", "add a dog"]
+    assert len(system.network.calls) == system.with_sampling(n_steps=5).n_calls(text) == 5, "no more than at once"
+    assert [torch.equal(call["told"], told[:, 0]) for call in system.network.calls] == [True] * 2 + [False] * 3
+    assert torch.equal(system.network.calls[2]["told"], system.network.calls[4]["told"])
+    assert not torch.equal(made[:, 0], system.network.calls[2]["told"]), "the second turn has noise of its own"
+
+
+def test_the_second_turn_is_told_what_the_first_has_made():
+    system = editor(FlowEditor, Spy(follow), in_turn=True, t_start=0.0)
+    told, watched = noise(1, 1, 2, 6, 4, level=1.0), []
+    text = system.read(["replace a with bcd"])
+    made = system.generate(told, text, n_steps=8, observe=lambda t, x: watched.append((float(t), x)))
+    torch.testing.assert_close(system.network.calls[4]["told"], encode(told[0], "remove a"), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(made, encode(encode(told, "remove a"), "add bcd"), rtol=1e-3, atol=1e-3)
+    assert [t for t, _ in watched] == [0, 0.25, 0.5, 0.75, 1, 0.25, 0.5, 0.75, 1], (
+        "a state for each call, and the start"
+    )
+
+
+def test_other_instructions_are_the_same_in_turn_and_at_once():
+    at_once, in_turn = (editor(FlowEditor, network(), n_steps=3, in_turn=flag) for flag in (False, True))
+    for instruction in ("add a dog", "remove the rain", "exchange everything", "louder, please"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UnknownTask)
+            assert torch.equal(at_once(noise(8_000), instruction), in_turn(noise(8_000), instruction))
+    replaced = "replace the rain with a dog"
+    assert not torch.allclose(at_once(noise(8_000), replaced), in_turn(noise(8_000), replaced))
+    assert torch.equal(in_turn(noise(8_000), replaced, in_turn=False), at_once(noise(8_000), replaced))
+
+
+@both_kinds
+def test_a_batch_in_turn_is_the_same_as_one_by_one(kind):
+    system = editor(KINDS[kind], network(), n_steps=4, guidance_scale=1.5, in_turn=True)
+    instructions = ["replace the rain with a dog", "add a dog", "swap a for b", "remove the rain and the wind"]
+    originals, calls = noise(4, 8_000), []
+    together = system.edit_batch(originals, instructions, observe=lambda t, x: calls.append(len(x)))
+    assert calls == [2] * (1 + 2 * 4), "the two replacements are a batch of their own"
+    for edited, original, instruction in zip(together, originals, instructions, strict=True):
+        alone = system(original, instruction)
+        torch.testing.assert_close(edited, alone, rtol=1e-2, atol=1e-3 * float(alone.abs().max()))
+    stereo = system(originals[:1].expand(2, -1), instructions[0])
+    assert stereo.shape == (2, 8_000) and torch.equal(stereo[0], stereo[1])
+    assert system(originals[0], instructions[0], n_steps=1).isfinite().all(), "a step each at least"
+
+
+def test_inversion_knows_no_turns():
+    with pytest.raises(ValueError, match="has no setting in_turn"):
+        editor(InversionEditor, network())(noise(8_000), "replace a with b", in_turn=True)
+
+
 # --- what is kept
 
 

@@ -25,7 +25,7 @@ class Sampling:
 
 def test_every_number_of_steps_is_a_row_and_other_systems_stay():
     loaded = {"silence": Silence(), "runs/a": Sampling()}
-    found = _sampled(loaded, [1, 10, 50], 2.0)
+    found = _sampled(loaded, n_steps=[1, 10, 50], guidance_scale=[2.0])
     assert list(found) == ["silence", "runs/a, 1 steps", "runs/a", "runs/a, 50 steps"]
     assert found["silence"] is loaded["silence"]
     sampled = [each for name, each in found.items() if name != "silence"]
@@ -34,11 +34,12 @@ def test_every_number_of_steps_is_a_row_and_other_systems_stay():
 
 def test_without_options_everything_is_as_it_was():
     loaded = {"silence": Silence(), "flow": Sampling()}
-    assert _sampled(loaded, None, None) == loaded
-    assert _sampled({"silence": Silence()}, None, None) == {"silence": Silence()}
+    nothing = {"n_steps": None, "guidance_scale": [None]}
+    assert _sampled(loaded, **nothing) == loaded
+    assert _sampled({"silence": Silence()}, **nothing) == {"silence": Silence()}
 
 
 @pytest.mark.parametrize(("steps", "guidance", "option"), [([5], None, "--steps"), (None, 2.0, "--guidance")])
 def test_where_no_system_samples_the_option_is_refused(steps, guidance, option):
     with pytest.raises(ValueError, match=f"{option} is for systems that sample, silence does not: leave it out"):
-        _sampled({"silence": Silence()}, steps, guidance)
+        _sampled({"silence": Silence()}, n_steps=steps, guidance_scale=[guidance])
