@@ -12,6 +12,7 @@ from lasslab.cli.options import (
     DEFAULT_SYSTEM,
     IN_TURN,
     IN_TURN_HELP,
+    KEEP_DB_HELP,
     Device,
     Guidance,
     Seed,
@@ -49,6 +50,7 @@ Embedding = Annotated[
 ManySteps = Annotated[
     list[int] | None, typer.Option("--steps", help="Steps of the generative systems; repeat it for a row each.")
 ]
+ManyKeepDB = Annotated[list[float] | None, typer.Option("--keep-db", help=f"{KEEP_DB_HELP} Repeat it for a row each.")]
 First = Annotated[int | None, typer.Option(help="Only so many rows of the list, from its start: many steps take long.")]
 Markdown = Annotated[bool, typer.Option("--markdown", help="Print Markdown.")]
 
@@ -69,6 +71,7 @@ def evaluate_separation(
     ] = None,
     steps: ManySteps = None,
     guidance: Guidance = None,
+    keep_db: ManyKeepDB = None,
     first: First = None,
     batch_size: Annotated[int, typer.Option(help="Clips that are separated together; 1 to time them one by one.")] = 8,
     markdown: Markdown = False,
@@ -92,7 +95,7 @@ def evaluate_separation(
         check_can_make(pictures)
     every = read_pairs(pairs, audio)
     listed = _take(every, first)
-    loaded = _sampled(_load(system, device), n_steps=steps, guidance_scale=[guidance])
+    loaded = _sampled(_load(system, device), n_steps=steps, guidance_scale=[guidance], keep_db=keep_db)
     systems = list(loaded.values())
     ceilings = list(_load(ceiling, device, option="--ceiling").values()) if ceiling else []
     found = evaluate(
@@ -134,12 +137,7 @@ def evaluate_editing(
     t_start: Annotated[
         list[float] | None, typer.Option("--t-start", help="Where editors start, in [0, 1); repeat it for a row each.")
     ] = None,
-    keep_db: Annotated[
-        list[float] | None,
-        typer.Option(
-            "--keep-db", help="What an edit changes by less, in dB, is the recording itself; repeat it for a row each."
-        ),
-    ] = None,
+    keep_db: ManyKeepDB = None,
     in_turn: Annotated[
         list[bool] | None, typer.Option(IN_TURN, help=f"{IN_TURN_HELP} Give both for a row each.")
     ] = None,

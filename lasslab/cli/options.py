@@ -22,12 +22,8 @@ TStart = Annotated[
     float | None,
     typer.Option("--t-start", help="Time in [0, 1) at which an editor starts; nearer to 1, more stays as it is."),
 ]
-KeepDB = Annotated[
-    float | None,
-    typer.Option(
-        "--keep-db", help="What an edit changes by less, in dB, is the recording itself; 0 makes all of it anew."
-    ),
-]
+KEEP_DB_HELP = "What is changed by less, in dB, is the recording itself; 0 makes all of it anew."
+KeepDB = Annotated[float | None, typer.Option("--keep-db", help=KEEP_DB_HELP)]
 IN_TURN = "--in-turn/--at-once"
 IN_TURN_HELP = "Replace by removing first and adding then, or in one go."
 InTurn = Annotated[bool | None, typer.Option(IN_TURN, help=f"{IN_TURN_HELP} The editor's own way when left out.")]

@@ -9,6 +9,7 @@ from lasslab.cli.options import (
     DEFAULT_SYSTEM,
     Device,
     Guidance,
+    KeepDB,
     Seed,
     Steps,
     System,
@@ -27,6 +28,7 @@ def separate(
     system: System = DEFAULT_SYSTEM,
     steps: Steps = None,
     guidance: Guidance = None,
+    keep_db: KeepDB = None,
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
@@ -37,6 +39,7 @@ def separate(
     check_query(query)
 
     def load() -> "Separator":
-        return with_sampling(load_separator(system, device=device), n_steps=steps, guidance_scale=guidance)
+        loaded = load_separator(system, device=device)
+        return with_sampling(loaded, n_steps=steps, guidance_scale=guidance, keep_db=keep_db)
 
     typer.echo(process_recording(audio, output, query, load, to_do="separate", seed=seed))

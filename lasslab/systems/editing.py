@@ -23,7 +23,6 @@ References: Gao et al., RFM-Editing, 2025; Wang et al., AUDIT, NeurIPS 2023; Son
 """
 
 import copy
-import math
 import os
 import warnings
 from collections.abc import Sequence
@@ -36,10 +35,8 @@ from lasslab import diffusion, flow
 from lasslab.data.instructions import in_turn, read_instruction
 from lasslab.flow import Field, solve, time_grid
 from lasslab.models.text import TextEmbedding, check_instruction
-from lasslab.models.vae import REDUCTION
 from lasslab.models.velocity import without_words
 from lasslab.signal.audio import SAMPLE_RATE
-from lasslab.systems.keeping import change_db, keep_unchanged
 from lasslab.systems.latent import LATENT_FIELDS, LaterStart, Observer, load_latent_system, repeat
 from lasslab.systems.request import check_samples, choose_device, open_checkpoint
 from lasslab.systems.separation import ROUND_TRIP, load_separator
@@ -73,43 +70,16 @@ class LatentEditor(LaterStart):
     """What the editors share: the call, and a start that is not all noise.
 
     Args:
-        network, vae, vocoder, text_encoder, n_steps, guidance_scale, window_seconds, name: see
+        network, vae, vocoder, text_encoder, n_steps, guidance_scale, keep_db, window_seconds, name: see
             `lasslab.systems.latent.LatentSystem`.
         t_start: time in [0, 1) at which sampling starts; 0 is noise alone, the nearer to 1 the more stays as it is.
-        keep_db: where the edit changes the log-mel by less, the recording is handed on as it is, see
-            `lasslab.systems.keeping`; 0 makes all of it anew, as published.
 
     Raises:
         ValueError: VAE and vocoder read different mels, or a setting is out of range.
     """
 
-    settings = (*LaterStart.settings, "keep_db")
-
-    def __init__(self, *args: Any, n_steps: int = N_STEPS, keep_db: float = 0.0, **settings: Any) -> None:
-        self.keep_db = keep_db
+    def __init__(self, *args: Any, n_steps: int = N_STEPS, **settings: Any) -> None:
         super().__init__(*args, n_steps=n_steps, **settings)
-
-    def check_settings(self) -> None:
-        """Refuse a setting that is out of range."""
-        super().check_settings()
-        if not 0 <= self.keep_db < math.inf:
-            raise ValueError(f"keep_db is a change in dB, 0 or more, got {self.keep_db}: 0 makes all anew")
-
-    def to_waveforms(self, made: Tensor, told: Tensor, waveforms: Tensor, gain: Tensor) -> Tensor:
-        """What is heard of the latents made, and the recording itself where they change hardly anything."""
-        if not self.keep_db:
-            return super().to_waveforms(made, told, waveforms, gain)
-        log_mels = [self.codec.log_mel(latents) for latents in (made, told)]
-        edited = self.codec.vocode(log_mels[0], gain, n_samples=waveforms.shape[-1])
-        kept = keep_unchanged(
-            edited.flatten(0, 1),
-            waveforms.to(edited).flatten(0, 1),
-            change_db(*log_mels).flatten(0, 1),
-            keep_db=self.keep_db,
-            mel=self.codec.vae.mel,
-            **self.codec.pieces(REDUCTION),
-        )
-        return kept.unflatten(0, edited.shape[:2])
 
     def check_words(self, words: str) -> str:
         """An instruction as the text encoder shall see it; warns where no task is recognised."""
@@ -235,7 +205,7 @@ class TripletEditor(LatentEditor):
     sounds are not found in it (`lasslab.data.instructions.in_turn`), nothing is different.
 
     Args:
-        network, vae, vocoder, text_encoder, n_steps, guidance_scale, window_seconds, name, t_start, keep_db: see
+        network, vae, vocoder, text_encoder, n_steps, guidance_scale, keep_db, window_seconds, name, t_start: see
             `LatentEditor`. Its text encoder has the adapter that was trained with the network.
         in_turn: remove first, then add, where a sound is replaced; False does both at once, as published.
     """
@@ -303,7 +273,7 @@ class FlowEditor(TripletEditor):
     """RFM-Editing: a rectified flow, told the original, from nearly noise to the edited latent.
 
     Args:
-        network, vae, vocoder, text_encoder, n_steps, guidance_scale, window_seconds, name, t_start, keep_db, in_turn:
+        network, vae, vocoder, text_encoder, n_steps, guidance_scale, keep_db, window_seconds, name, t_start, in_turn:
             see `TripletEditor`.
 
     Notebook: 14.
@@ -324,7 +294,7 @@ class DiffusionEditor(TripletEditor):
     """AUDIT: the same network, trained to predict the noise; from noise alone unless `t_start` says otherwise.
 
     Args:
-        network, vae, vocoder, text_encoder, n_steps, guidance_scale, window_seconds, name, t_start, keep_db, in_turn:
+        network, vae, vocoder, text_encoder, n_steps, guidance_scale, keep_db, window_seconds, name, t_start, in_turn:
             see `TripletEditor`.
 
     Notebook: 14.
@@ -470,7 +440,6 @@ EDITOR_FIELDS: dict[str, Any] = LATENT_FIELDS | {
     "system": "flow-editor",
     "n_steps": N_STEPS,
     "t_start": T_START,
-    "keep_db": 0.0,
     "in_turn": False,
     "adapter": True,
     "trained_text_parameters": [],

@@ -4,8 +4,9 @@
     z_1 -> VAE -> log-mel -> vocoder -> waveform at the mixture's level
 
 Nothing is cut out of the mixture: the sound is made anew, so it has no spectral holes, and it shares no sample with the
-target. That is why SDR says nothing here. Level, length, channels, seeds and batches are those of every system that
-generates latents, see `lasslab.systems.latent`.
+target. That is why SDR says nothing here. (With `keep_db` above 0 the mixture is handed on where it hardly differs from
+what was made: that is ours, and no longer the papers' systems.) Level, length, channels, seeds and batches are those of
+every system that generates latents, see `lasslab.systems.latent`.
 
 References: Yuan et al., FlowSep, 2024. Notebooks 12 and 13.
 """
@@ -27,7 +28,7 @@ class LatentSeparator(LatentSystem):
     """What the flow and the diffusion share: the call.
 
     Args:
-        network, vae, vocoder, text_encoder, n_steps, guidance_scale, window_seconds, name: see
+        network, vae, vocoder, text_encoder, n_steps, guidance_scale, keep_db, window_seconds, name: see
             `lasslab.systems.latent.LatentSystem`.
 
     Raises:
@@ -43,6 +44,7 @@ class LatentSeparator(LatentSystem):
         generator: torch.Generator | None = None,
         n_steps: int | None = None,
         guidance_scale: float | None = None,
+        keep_db: float | None = None,
         progress: bool = False,
         observe: Observer | None = None,
     ) -> Tensor:
@@ -53,8 +55,7 @@ class LatentSeparator(LatentSystem):
             query: what to make, in words.
             sample_rate: Hz.
             generator: of the noise, on the CPU; seed 0 when left out.
-            n_steps: as in the constructor.
-            guidance_scale: as in the constructor.
+            n_steps, guidance_scale, keep_db: as in the constructor.
             progress: show a bar over the steps.
             observe: called with each time and the latents (C, Z, N', M') at it.
 
@@ -64,7 +65,7 @@ class LatentSeparator(LatentSystem):
         Raises:
             ValueError: unusable or too short samples, an empty or far too long query, an impossible rate or setting.
         """
-        settings = {"n_steps": n_steps, "guidance_scale": guidance_scale}
+        settings = {"n_steps": n_steps, "guidance_scale": guidance_scale, "keep_db": keep_db}
         return self.call(waveform, query, sample_rate, generator, progress=progress, observe=observe, **settings)
 
     def separate_batch(
@@ -76,6 +77,7 @@ class LatentSeparator(LatentSystem):
         generators: Sequence[torch.Generator] | None = None,
         n_steps: int | None = None,
         guidance_scale: float | None = None,
+        keep_db: float | None = None,
         progress: bool = False,
         observe: Observer | None = None,
     ) -> Tensor:
@@ -86,7 +88,7 @@ class LatentSeparator(LatentSystem):
             queries: B sentences.
             sample_rate: Hz.
             generators: one for each recording, on the CPU; seed 0 for each when left out.
-            n_steps, guidance_scale, progress, observe: as in `__call__`.
+            n_steps, guidance_scale, keep_db, progress, observe: as in `__call__`.
 
         Returns:
             Estimates, shape (B, T), the same as from B calls up to rounding.
@@ -94,7 +96,7 @@ class LatentSeparator(LatentSystem):
         Raises:
             ValueError: see `__call__`; or another number of queries or generators than mixtures.
         """
-        settings = {"n_steps": n_steps, "guidance_scale": guidance_scale}
+        settings = {"n_steps": n_steps, "guidance_scale": guidance_scale, "keep_db": keep_db}
         return self.call_batch(
             mixtures, queries, sample_rate, generators, progress=progress, observe=observe, **settings
         )
@@ -104,7 +106,7 @@ class FlowSeparator(LatentSeparator):
     """FlowSep: rectified flow from noise to the target's latent, along nearly straight lines.
 
     Args:
-        network, vae, vocoder, text_encoder, n_steps, guidance_scale, window_seconds, name: see
+        network, vae, vocoder, text_encoder, n_steps, guidance_scale, keep_db, window_seconds, name: see
             `lasslab.systems.latent.LatentSystem`.
         method: "euler", "midpoint" or "heun"; the last two call the network twice a step.
 
@@ -136,7 +138,7 @@ class DiffusionSeparator(LaterStart, LatentSeparator):
     Released code with "leading" steps does so without saying it: with ten steps it starts near t = 0.1.
 
     Args:
-        network, vae, vocoder, text_encoder, n_steps, guidance_scale, window_seconds, name: see
+        network, vae, vocoder, text_encoder, n_steps, guidance_scale, keep_db, window_seconds, name: see
             `lasslab.systems.latent.LatentSystem`.
         t_start: time in [0, 1) that the noise is taken to be at.
 

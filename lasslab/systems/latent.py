@@ -10,6 +10,8 @@
   same noise as the same ten seconds alone.
 - Channels: each is made by itself from the same noise, at one level for all. Equal channels come out equal.
 - Seeds: the same generator, the same result; without one, seed 0.
+- What is left alone: with `keep_db` above 0, what the network hardly changes is the recording itself and not made anew
+  (see `lasslab.systems.keeping`).
 - Batches: several recordings of one length go into one call of the network; with guidance, both branches too.
 
 `generative` holds the separators, `editing` the editors.
@@ -36,10 +38,11 @@ from lasslab.models.checkpoints import (
 )
 from lasslab.models.lora import load_adapter
 from lasslab.models.text import TextCache, TextEmbedding, TextEncoder, check_query, load_text_encoder
-from lasslab.models.vae import MelVAE, load_vae
+from lasslab.models.vae import REDUCTION, MelVAE, load_vae
 from lasslab.models.velocity import VelocityConfig, VelocityNetwork, condition_on
 from lasslab.signal.audio import SAMPLE_RATE
 from lasslab.systems.codec import LatentCodec
+from lasslab.systems.keeping import change_db, keep_unchanged
 from lasslab.systems.request import at_model_rate, check_samples, check_text_width
 from lasslab.systems.windows import Windows
 
@@ -60,6 +63,8 @@ class LatentSystem:
         text_encoder: `load_text_encoder(...)`, or a `TextCache` to share; each distinct sentence is encoded once.
         n_steps: calls of the network, unless a call says otherwise.
         guidance_scale: 1 is none.
+        keep_db: where what is made differs from the recording by less, in the log-mel, the recording is handed on as it
+            is, see `lasslab.systems.keeping`; 0 makes all of it anew, as published.
         window_seconds: longest piece that the network sees at once.
         name: how tables call the system.
 
@@ -68,7 +73,7 @@ class LatentSystem:
     """
 
     #: settings that a call, or `with_sampling`, may change
-    settings: tuple[str, ...] = ("n_steps", "guidance_scale")
+    settings: tuple[str, ...] = ("n_steps", "guidance_scale", "keep_db")
     #: a long recording needs no cross-fades: it is sampled as a whole, see `lasslab.systems.streaming`
     any_length = True
     #: how often a sample walks from one end of time to the other
@@ -83,6 +88,7 @@ class LatentSystem:
         *,
         n_steps: int = 10,
         guidance_scale: float = 1.0,
+        keep_db: float = 0.0,
         window_seconds: float = 10.24,
         name: str = "generative",
     ) -> None:
@@ -96,8 +102,8 @@ class LatentSystem:
             raise ValueError(f"window_seconds must be a positive number of seconds, got {window_seconds}")
         self.network = network.eval().to(memory_format=torch.channels_last)
         self.text_encoder = text_encoder if isinstance(text_encoder, TextCache) else TextCache(text_encoder)
-        self.n_steps, self.guidance_scale, self.window_seconds = n_steps, guidance_scale, window_seconds
-        self.name = name
+        self.n_steps, self.guidance_scale, self.keep_db = n_steps, guidance_scale, keep_db
+        self.window_seconds, self.name = window_seconds, name
         self.check_settings()
 
     def check_settings(self) -> None:
@@ -106,6 +112,8 @@ class LatentSystem:
             raise ValueError(f"n_steps must be a whole number of at least 1, got {self.n_steps}: 10 is usual")
         if not (math.isfinite(self.guidance_scale) and self.guidance_scale >= 0):
             raise ValueError(f"guidance_scale must be 0 or more, got {self.guidance_scale}: 1 is no guidance")
+        if not 0 <= self.keep_db < math.inf:
+            raise ValueError(f"keep_db is a change in dB, 0 or more, got {self.keep_db}: 0 makes all anew")
 
     def with_sampling(self, **settings: Any) -> Self:
         """The same system, networks shared, with other settings where they are given.
@@ -225,7 +233,7 @@ class LatentSystem:
         return made.clone().to(waveforms)  # ordinary tensors again: the caller may change them in place
 
     def to_waveforms(self, made: Tensor, told: Tensor, waveforms: Tensor, gain: Tensor) -> Tensor:
-        """What is heard of the latents made.
+        """What is heard of the latents made, and the recording itself where `keep_db` says so.
 
         Args:
             made: (B, C, Z, N', M').
@@ -236,7 +244,20 @@ class LatentSystem:
         Returns:
             Waveforms (B, C, T).
         """
-        return self.codec.decode(made, gain, n_samples=waveforms.shape[-1])
+        n_samples = waveforms.shape[-1]
+        if not self.keep_db:
+            return self.codec.decode(made, gain, n_samples=n_samples)
+        log_mels = [self.codec.log_mel(latents) for latents in (made, told)]
+        heard = self.codec.vocode(log_mels[0], gain, n_samples=n_samples)
+        kept = keep_unchanged(
+            heard.flatten(0, 1),
+            waveforms.to(heard).flatten(0, 1),
+            change_db(*log_mels).flatten(0, 1),
+            keep_db=self.keep_db,
+            mel=self.codec.vae.mel,
+            **self.codec.pieces(REDUCTION),
+        )
+        return kept.unflatten(0, heard.shape[:2])
 
     def generate(
         self,
@@ -307,7 +328,7 @@ class LaterStart(LatentSystem):
     """A system whose sampling need not start at t = 0.
 
     Args:
-        network, vae, vocoder, text_encoder, n_steps, guidance_scale, window_seconds, name: see `LatentSystem`.
+        network, vae, vocoder, text_encoder, n_steps, guidance_scale, keep_db, window_seconds, name: see `LatentSystem`.
         t_start: time in [0, 1) at which sampling starts.
 
     Raises:
@@ -391,6 +412,7 @@ LATENT_FIELDS: dict[str, Any] = {
     "window_seconds": 10.24,
     "n_steps": 10,
     "guidance_scale": 1.0,
+    "keep_db": 0.0,
     "recipe": {},
     "provenance": {},
     "started_from": {},

@@ -364,7 +364,7 @@ def test_an_editor_ships_with_half_the_bytes_and_its_adapter(small, tmp_path, ca
     assert "adapter is missing" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("setting", ["t_start", "keep_db", "in_turn"])
+@pytest.mark.parametrize("setting", ["t_start", "in_turn"])
 def test_a_separator_does_not_ship_with_an_editors_settings(tmp_path, monkeypatch, setting):
     monkeypatch.setattr(generation_card, "trained_config", lambda run, part: {"system": "flow"})
     with pytest.raises(ValueError, match=f"run holds a flow, which knows no {setting}: leave it out"):

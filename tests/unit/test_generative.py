@@ -394,6 +394,18 @@ def test_settings_of_the_system_hold_unless_a_call_says_otherwise():
         system.with_sampling(n_steps=0)
 
 
+@both_kinds
+def test_a_mixture_that_is_the_answer_is_handed_on_where_asked(kind):
+    """A network that answers the mixture: what VAE and vocoder cost is no change."""
+    system, mixtures = separator(kind=kind), noise(2, 4_000)
+    assert system.keep_db == 0.0, "as published"
+    assert not torch.allclose(system(mixtures, "a dog"), mixtures, atol=0.05)
+    kept = system(mixtures, "a dog", keep_db=3.0)
+    torch.testing.assert_close(kept, mixtures, rtol=0, atol=1e-5)
+    together = system.separate_batch(mixtures, ["a dog", "rain"], keep_db=3.0)
+    torch.testing.assert_close(together, mixtures, rtol=0, atol=1e-5)
+
+
 # --- watching
 
 
@@ -549,6 +561,8 @@ def test_bad_input_is_refused_in_one_line(kind, waveform, query, sample_rate, wo
         ({"guidance_scale": -1.0}, "guidance_scale must be 0 or more, got -1"),
         ({"guidance_scale": float("nan")}, "guidance_scale"),
         ({"guidance_scale": float("inf")}, "guidance_scale"),
+        ({"keep_db": -1.0}, "keep_db is a change in dB, 0 or more, got -1"),
+        ({"keep_db": float("nan")}, "keep_db is a change in dB"),
     ],
 )
 def test_impossible_settings_are_refused_in_one_line(kind, setting, words):
