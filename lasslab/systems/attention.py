@@ -135,8 +135,8 @@ def record_attentions(
     if len(waveforms) > LARGEST_BATCH:
         raise ValueError(f"at most {LARGEST_BATCH} recordings at once, got {len(waveforms)}: record them in parts")
     whole = copy.copy(system)
-    if hasattr(whole, "in_turn"):
-        whole.in_turn = False  # the words that are looked at are those of the whole sentence
+    if "in_turn" in system.settings:
+        settings["in_turn"] = False  # the words that are looked at are those of the whole sentence
     whole.window_seconds = max(system.window_seconds, waveforms.shape[-1] / sample_rate + 1)
     if not listen:
         whole.to_waveforms = _nothing_to_hear

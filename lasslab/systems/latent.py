@@ -244,15 +244,14 @@ class LatentSystem:
         Returns:
             Waveforms (B, C, T).
         """
-        n_samples = waveforms.shape[-1]
+        log_mel = self.codec.log_mel(made)
+        heard = self.codec.vocode(log_mel, gain, n_samples=waveforms.shape[-1])
         if not self.keep_db:
-            return self.codec.decode(made, gain, n_samples=n_samples)
-        log_mels = [self.codec.log_mel(latents) for latents in (made, told)]
-        heard = self.codec.vocode(log_mels[0], gain, n_samples=n_samples)
+            return heard
         kept = keep_unchanged(
             heard.flatten(0, 1),
             waveforms.to(heard).flatten(0, 1),
-            change_db(*log_mels).flatten(0, 1),
+            change_db(log_mel, self.codec.log_mel(told)).flatten(0, 1),
             keep_db=self.keep_db,
             mel=self.codec.vae.mel,
             **self.codec.pieces(REDUCTION),

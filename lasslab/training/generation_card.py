@@ -27,7 +27,7 @@ from lasslab.models.lora import ADAPTER_FOLDER
 from lasslab.models.vae import load_vae
 from lasslab.models.velocity import VelocityConfig, VelocityNetwork
 from lasslab.signal.files import write_text
-from lasslab.systems.editing import EDITOR_FIELDS, EDITORS
+from lasslab.systems.editing import EDITOR_FIELDS
 from lasslab.systems.generative import FIELDS
 from lasslab.training.card_parts import (
     CARD_FILE,
@@ -113,7 +113,7 @@ def publish_network(run: Path, destination: Path, *, part: str, **settings: Any)
     """
     config = trained_config(run, part)
     config |= {name: value for name, value in settings.items() if value is not None}
-    known = (FIELDS | dict.fromkeys(EDITORS, EDITOR_FIELDS))[config["system"]]
+    known = FIELDS.get(config["system"], EDITOR_FIELDS)
     if foreign := sorted(config.keys() - known):
         raise ValueError(f"{run} holds a {config['system']}, which knows no {foreign[0]}: leave it out")
     for name in {config[name] for name in ("vae", "vocoder") if name in config}:
