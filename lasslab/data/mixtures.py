@@ -26,6 +26,7 @@ from torch.utils.data import Dataset
 from lasslab.data.clips import Clip
 from lasslab.data.comparison import PairComparison
 from lasslab.data.crops import Augmentation, Crops
+from lasslab.data.rivals import N_RIVALS, rival_distance
 from lasslab.data.threads import in_threads
 from lasslab.signal.audio import SAMPLE_RATE, fit_length, loudness
 from lasslab.signal.levels import snr_gain
@@ -318,6 +319,8 @@ class MixtureDataset(Dataset):
         third_source: share of the items whose interference is two clips of two labels, the second within 6 dB of the
             first.
         absent: share of the items that ask for what is not there.
+        hard: share of the items whose interference is, of five drawn, the one that is most like the target; see
+            `lasslab.data.rivals`.
         reword: share of the queries put into other words around the caption, see `lasslab.data.wording`.
         seed: decides everything.
         device: where the filter's spectrograms are computed.
@@ -344,6 +347,7 @@ class MixtureDataset(Dataset):
         augmentation: Augmentation | None = None,
         third_source: float = 0.0,
         absent: float = 0.0,
+        hard: float = 0.0,
         reword: float = 0.0,
         seed: int = 0,
         device: torch.device | str = "cpu",
@@ -354,13 +358,13 @@ class MixtureDataset(Dataset):
             raise ValueError(f"n must be at least 1, got {n}")
         if snr_db is not None and not -math.inf < snr_db[0] <= snr_db[1] < math.inf:
             raise ValueError(f"snr_db is (lowest, highest), got {snr_db}")
-        for name, share in (("third_source", third_source), ("absent", absent)):
+        for name, share in (("third_source", third_source), ("absent", absent), ("hard", hard)):
             if not 0 <= share <= 1:
                 raise ValueError(f"{name} is a share in [0, 1], got {share}")
         needed = 2 + (third_source > 0) + (absent > 0)
         if len(labels) < needed:
             raise ValueError(f"third_source and absent need clips of {needed} labels here, got {', '.join(labels)}")
-        self.third_source, self.absent = third_source, absent
+        self.third_source, self.absent, self.hard = third_source, absent, hard
         self.seed = seed
         self.snr_db = snr_db
         self.max_similarity = max_similarity
@@ -388,6 +392,7 @@ class MixtureDataset(Dataset):
             "max_similarity": self.max_similarity,
             "third_source": self.third_source,
             "absent": self.absent,
+            "hard": [self.hard, N_RIVALS],
             "seed": self.seed,
         }
 
@@ -403,8 +408,10 @@ class MixtureDataset(Dataset):
         crops = self.crops
         first = crops.choose(random, probability=self.target_probability)
         second = crops.choose(random, without=(first,))
-        present = [first, second]
         target, interference = crops.crop(first, random), crops.crop(second, random)
+        if self.hard and random.random() < self.hard:
+            second, interference = self._rival(first, target, random)
+        present = [first, second]
         if self.third_source and random.random() < self.third_source:
             third = crops.choose(random, without=present)
             present.append(third)
@@ -423,6 +430,13 @@ class MixtureDataset(Dataset):
                 other = crops.choose(random, without=present, probability=self.target_probability)
                 item |= {"query": crops.query(other, random), "label": self.clips[other].label}
         return item
+
+    def _rival(self, first: int, target: Tensor, random: np.random.Generator) -> tuple[int, Tensor]:
+        """Number and piece of the clip most like the target, of `N_RIVALS` that share no sound with it."""
+        numbers = [self.crops.choose(random, without=(first,)) for _ in range(N_RIVALS)]
+        pieces = torch.stack([self.crops.crop(number, random) for number in numbers])
+        nearest = int(rival_distance(target, pieces).argmin())
+        return numbers[nearest], pieces[nearest]
 
     def _snr(self, target: Tensor, interference: Tensor, random: np.random.Generator) -> float:
         if self.snr_db is not None:
