@@ -22,8 +22,8 @@ def rival_distance(target: Tensor, interferences: Tensor) -> Tensor:
 
         d = mean |log mel(g n) - log mel(s)|   over bins and frames, with the gain g of 0 dB SNR
 
-    Not the distance of the mixture, log mel(s + g n): that is smallest for a short sound, which leaves most of the target
-    as it was, and is easy.
+    Not the distance of the mixture, log mel(s + g n): that is smallest for a short sound, which leaves most of the
+    target as it was, and is easy.
 
     Args:
         target: (T,).

@@ -31,6 +31,7 @@ from torch.utils.data import Dataset, default_collate
 
 from lasslab.data.edits import EditDataset, edit_batch
 from lasslab.data.mixtures import MixtureDataset, mix_batch
+from lasslab.data.threads import in_threads
 from lasslab.models.checkpoints import checkpoint_root, weights_sha256
 from lasslab.models.text import NoText, TextCache, TextEncoder
 from lasslab.models.vae import MelVAE
@@ -233,15 +234,22 @@ class LatentPairs(Dataset):
         self, number: int, items: range, dataset: MixtureDataset | EditDataset, vae: MelVAE, bar: Any
     ) -> None:
         device, kind = next(vae.parameters()).device, self.kind
-        told, targets, notes = [], [], []
-        for first in range(items.start, items.stop, BATCH):
-            drawn = [dataset[index] for index in range(first, min(first + BATCH, items.stop))]
-            notes += [{name: item[name] for name in kind.notes} for item in drawn]
+
+        def encoded(numbers: range) -> tuple[list[dict], Tensor, Tensor]:
+            drawn = [dataset[number] for number in numbers]
             batch = kind.prepare({key: value.to(device) for key, value in _tensors(drawn).items()})
             latents = encode_pairs(vae, batch[kind.told], batch["target"])
-            for kept, latent in zip((told, targets), latents, strict=True):
-                kept.append(latent.to("cpu", torch.float16))
-            bar.update(len(drawn))
+            return [{name: item[name] for name in kind.notes} for item in drawn], *latents
+
+        told, targets, notes = [], [], []
+        # drawing keeps one core busy, and encoding all of them for a short time: in threads, each does both
+        groups = (items[first : first + BATCH] for first in range(0, len(items), BATCH))
+        with contextlib.closing(in_threads(encoded, groups)) as results:
+            for said, *latents in results:
+                notes += said
+                for kept, latent in zip((told, targets), latents, strict=True):
+                    kept.append(latent.to("cpu", torch.float16))
+                bar.update(len(said))
         tensors = {kind.told: torch.cat(told).contiguous(), "target": torch.cat(targets).contiguous()}
         path = self._part(number)
         write_atomically(path, lambda temporary: save_file(tensors, temporary))
