@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 
 from lasslab.models import checkpoints
 from lasslab.models.checkpoints import load_weights, read_config
-from lasslab.training.fit import FitConfig, PositionSampler, fit, learning_rate_factor, stop_requests
+from lasslab.training.fit import FitConfig, PositionSampler, SlowPrecision, fit, learning_rate_factor, stop_requests
 
 CONFIG = FitConfig(
     n_steps=10,
@@ -670,6 +670,27 @@ def test_bfloat16_trains_on_the_cpu(tmp_path):
     expected = network(seed=1).eval()
     expected.load_state_dict(model.state_dict())
     assert torch.equal(model(x), expected(x)) and "_original_forward" not in vars(model)
+
+
+AVX2 = {"architecture": "x86_64", "avx2": True, "avx512_bw": False, "cpu_name": "AMD EPYC"}
+
+
+@pytest.mark.parametrize(
+    ("can", "precision", "n_warnings"),
+    [
+        (AVX2, "bf16", 1),
+        (AVX2, "no", 0),
+        (AVX2 | {"avx512_bw": True}, "bf16", 0),
+        (AVX2 | {"avx_ne_convert": True}, "bf16", 0),
+        ({"architecture": "aarch64"}, "bf16", 0),
+        ({}, "bf16", 0),  # unknown
+    ],
+)
+def test_a_precision_without_arithmetic_is_told(tmp_path, monkeypatch, recwarn, can, precision, n_warnings):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: can, raising=False)
+    train(tmp_path / "run", config=replace(CONFIG, mixed_precision=precision, n_steps=1))
+    told = [str(each.message) for each in recwarn if each.category is SlowPrecision]
+    assert len(told) == n_warnings and all("AMD EPYC has no fast bfloat16" in each for each in told)
 
 
 def test_a_second_training_may_have_another_precision(tmp_path):
