@@ -36,6 +36,7 @@ def mixtures(
     n_sources: Annotated[int | None, typer.Option(help="Sounds in a mixture; default 2.")] = None,
     seconds: Annotated[float | None, typer.Option(help="Length; default the protocol's, or the target's own.")] = None,
     folds: Annotated[str | None, typer.Option(help="Folds to draw from: 4, or 1,2,3.")] = None,
+    labels: Annotated[str | None, typer.Option(help="Classes to draw from: rain,sea_waves; default all.")] = None,
     split: Annotated[str | None, typer.Option(help="Split to draw from; default the protocol's.")] = None,
     with_mixtures: Annotated[
         bool, typer.Option("--mixtures", help="Write the mixtures too, not only their sources.")
@@ -76,7 +77,9 @@ def mixtures(
     recipe, changed = _recipe(protocol, {name: value for name, value in changes.items() if value is not None})
     recipe.check_buildable()
     chosen_folds = None if folds is None else whole_numbers(folds, name="--folds")
-    clips = load_corpus(recipe.corpus, folds=chosen_folds, splits=[recipe.split] if recipe.split else None)
+    chosen_labels = None if labels is None else [label.strip() for label in labels.split(",")]
+    splits = [recipe.split] if recipe.split else None
+    clips = load_corpus(recipe.corpus, folds=chosen_folds, splits=splits, labels=chosen_labels)
     clips, kept_apart = _keep_apart(clips, recipe.corpus, tagger, tag_threshold)
     rows = draw_mixtures(recipe, clips, seed=seed)
     about = {
@@ -87,6 +90,7 @@ def mixtures(
             "name": Path(recipe.corpus).name,
             "split": recipe.split,
             "folds": chosen_folds,
+            "labels": chosen_labels,
             "n_clips": len(clips),
             "n_labels": len({clip.label for clip in clips}),
             **kept_apart,

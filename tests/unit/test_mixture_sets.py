@@ -222,6 +222,16 @@ def test_an_empty_folder_is_filled(made, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
 
 
+def test_a_set_of_some_classes_has_no_other(made):
+    folder, about = made(*QUICK, "-n", 12, "--labels", "rain, sea_waves,dog")
+    assert about["corpus"]["labels"] == ["rain", "sea_waves", "dog"] and about["corpus"]["n_labels"] == 3
+    rows = read_pairs(folder / "pairs.csv", folder / "audio")
+    captions = {
+        caption for clip in load_corpus("synthesis", labels=["rain", "sea_waves", "dog"]) for caption in clip.captions
+    }
+    assert {row.caption for row in rows} <= captions and len(rows) == 12
+
+
 # --- bad input
 
 
@@ -247,6 +257,8 @@ def test_an_empty_folder_is_filled(made, tmp_path):
         ((*QUICK, "-n", "3", "--folds", "four"), ["--folds", "1,2,3", "'four'"]),
         ((*QUICK, "-n", "3", "--folds", "4"), ["folds"]),
         ((*QUICK, "-n", "3", "--split", "test"), ["split"]),
+        ((*QUICK, "-n", "3", "--labels", "rain,unicorn"), ["no class unicorn", "choose from", "sea_waves"]),
+        ((*QUICK, "-n", "3", "--labels", "rain"), ["2 sources", "got 1: rain"]),
         ((*QUICK, "-n", "3", "--seed", "-1"), ["seed"]),
     ],
 )
