@@ -61,6 +61,11 @@ OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "keep_db": ("--keep-db", {"type": float}),
     "in_turn": ("--in-turn", {"action": BooleanOptionalAction}),
 }
+KEEPS = " Where what it makes differs by less than {:g} dB, the mixture itself is handed on (`keep_db`)."
+RIVALS = (
+    "In the last row, {:.0%} of the interferences were rivals: of five drawn, the one most like the target"
+    " (`lasslab.data.rivals`)."
+)
 #: (name, configuration, report, number of parameters) -> Markdown
 Card = Callable[[str, dict[str, Any], dict[str, Any], int], str]
 
@@ -167,7 +172,9 @@ def generation_card(name: str, config: dict[str, Any], report: dict[str, Any], n
         f"{TITLES[process]}: {n_parameters / 1e6:.2f} M parameters, {recipe['size']} size. It makes the sound that a"
         f" sentence names out of noise, told the mixture; {config['n_steps']} steps"
         + (f" from t = {config['t_start']:g}" if config.get("t_start") else "")
-        + f" and a guidance scale of {config['guidance_scale']:g} unless told otherwise. Weights are float16.",
+        + f" and a guidance scale of {config['guidance_scale']:g} unless told otherwise."
+        + (KEEPS.format(config["keep_db"]) if config.get("keep_db") else "")
+        + " Weights are float16.",
         "",
         f"It works with the VAE `{config['vae']}`, the vocoder `{config['vocoder']}` and the text encoder"
         f" {config['text_encoder']}, which are loaded with it.",
@@ -183,6 +190,7 @@ def generation_card(name: str, config: dict[str, Any], report: dict[str, Any], n
         "",
         *training_section(config, kind_of=kind_of),
         "",
+        *([RIVALS.format(recipe["hard"]), ""] if recipe.get("hard") else []),
         "Every setting is in `config.json`, under `recipe`"
         + (" (and of what it started from, under `started_from`)." if "started_from" in config else "."),
         "",

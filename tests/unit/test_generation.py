@@ -12,7 +12,7 @@ from doubles import LetterEncoder, stopping
 from safetensors.torch import load_file
 
 from lasslab.models import velocity as velocity_module
-from lasslab.models.checkpoints import read_config, save_network
+from lasslab.models.checkpoints import find_checkpoint, read_config, save_network
 from lasslab.models.text import TextCache
 from lasslab.models.vae import MelVAE, VAEConfig
 from lasslab.models.velocity import GATE_BIAS, VelocityConfig, VelocityNetwork
@@ -29,7 +29,7 @@ from lasslab.training.generation import (
     training_mixtures,
     validation_mixtures,
 )
-from lasslab.training.generation_card import kind_of
+from lasslab.training.generation_card import generation_card, kind_of, read_report
 from lasslab.training.recipes import PRESETS, check_objective, recipe_class, train_recipe
 from lasslab.training.runs import read_recipe
 
@@ -464,3 +464,14 @@ def test_the_card_of_a_diffusion_that_began_as_a_flow_gives_a_command_for_each()
     lines = training_section(config, kind_of=kind_of)
     assert [line.split()[2] for line in lines if line.startswith("lasslab train ")] == ["flow", "diffusion"]
     assert not any("process=" in line for line in lines)
+
+
+@pytest.mark.parametrize(("hard", "keep_db"), [(0.75, 3.0), (0.0, 0.0)])
+def test_a_card_says_what_is_not_the_paper_s(hard, keep_db):
+    report_path = Path(__file__).parents[2] / "data" / "reports" / "generative.json"
+    report = read_report(report_path, "flowsep-lab")
+    config = read_config(find_checkpoint("flowsep-lab")) | {"keep_db": keep_db}
+    config["recipe"] = config["recipe"] | {"hard": hard}
+    text = generation_card("flowsep-lab", config, report, 6_000_000)
+    assert ("less than 3 dB, the mixture itself is handed on" in text) is bool(keep_db)
+    assert ("75% of the interferences were rivals" in text) is bool(hard)
