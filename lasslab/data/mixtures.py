@@ -321,6 +321,8 @@ class MixtureDataset(Dataset):
         absent: share of the items that ask for what is not there.
         hard: share of the items whose interference is, of five drawn, the one that is most like the target; see
             `lasslab.data.rivals`.
+        focus: labels that are hard to tell from each other.
+        focus_share: share of the items whose two clips are both of `focus`.
         reword: share of the queries put into other words around the caption, see `lasslab.data.wording`.
         seed: decides everything.
         device: where the filter's spectrograms are computed.
@@ -348,6 +350,8 @@ class MixtureDataset(Dataset):
         third_source: float = 0.0,
         absent: float = 0.0,
         hard: float = 0.0,
+        focus: Sequence[str] = (),
+        focus_share: float = 0.0,
         reword: float = 0.0,
         seed: int = 0,
         device: torch.device | str = "cpu",
@@ -358,7 +362,8 @@ class MixtureDataset(Dataset):
             raise ValueError(f"n must be at least 1, got {n}")
         if snr_db is not None and not -math.inf < snr_db[0] <= snr_db[1] < math.inf:
             raise ValueError(f"snr_db is (lowest, highest), got {snr_db}")
-        for name, share in (("third_source", third_source), ("absent", absent), ("hard", hard)):
+        shares = {"third_source": third_source, "absent": absent, "hard": hard, "focus_share": focus_share}
+        for name, share in shares.items():
             if not 0 <= share <= 1:
                 raise ValueError(f"{name} is a share in [0, 1], got {share}")
         needed = 2 + (third_source > 0) + (absent > 0)
@@ -370,10 +375,10 @@ class MixtureDataset(Dataset):
         self.max_similarity = max_similarity
         self.target_probability = self.crops.probability
         if target_labels is not None:
-            wanted = self.crops.probability * [clip.label in set(target_labels) for clip in self.clips]
-            if not wanted.any():
-                raise ValueError(f"no clip has a label of target_labels={sorted(target_labels)}: there are {labels}")
-            self.target_probability = wanted / wanted.sum()
+            self.target_probability = self._among("target_labels", target_labels, fewest=1)
+        self.focus_share = focus_share
+        if focus_share:
+            self.focus_probability = self._among("focus", focus, fewest=2)
         self.similarities = torch.empty(0)
         self._candidates = torch.arange(n)
         if max_similarity is not None:
@@ -393,8 +398,22 @@ class MixtureDataset(Dataset):
             "third_source": self.third_source,
             "absent": self.absent,
             "hard": [self.hard, N_RIVALS],
+            "focus": [float(p) for p in self.focus_probability] if self.focus_share else None,
+            "focus_share": self.focus_share,
             "seed": self.seed,
         }
+
+    def _among(self, name: str, labels: Sequence[str], *, fewest: int) -> np.ndarray:
+        """Probability of each clip where only some labels are drawn."""
+        known = set(self.crops.labels) & set(labels)
+        if len(known) < fewest:
+            raise ValueError(
+                f"{name}={sorted(labels)} needs clips of at least {fewest} of its labels: there are {self.crops.labels}"
+            )
+        wanted = self.crops.probability * [clip.label in known for clip in self.clips]
+        if not wanted.any():
+            raise ValueError(f"{name}={sorted(labels)}: its clips have no weight")
+        return wanted / wanted.sum()
 
     def __len__(self) -> int:
         return len(self._candidates)
@@ -406,10 +425,14 @@ class MixtureDataset(Dataset):
         """Candidate number -> item; the same number always gives the same item."""
         random = np.random.default_rng([self.seed, candidate])
         crops = self.crops
-        first = crops.choose(random, probability=self.target_probability)
-        second = crops.choose(random, without=(first,))
+        probabilities = self.target_probability, None
+        focused = bool(self.focus_share) and random.random() < self.focus_share
+        if focused:
+            probabilities = self.focus_probability, self.focus_probability
+        first = crops.choose(random, probability=probabilities[0])
+        second = crops.choose(random, without=(first,), probability=probabilities[1])
         target, interference = crops.crop(first, random), crops.crop(second, random)
-        if self.hard and random.random() < self.hard:
+        if self.hard and not focused and random.random() < self.hard:
             second, interference = self._rival(first, target, random)
         present = [first, second]
         if self.third_source and random.random() < self.third_source:

@@ -344,6 +344,7 @@ class GenerationRecipe(LatentRecipe):
     Args:
         n_mixtures: mixtures that are encoded, once, and seen again and again.
         absent, hard, reword: shares of the items, see `lasslab.data.mixtures.MixtureDataset`.
+        focus: labels with a plus between them that are mixed with each other in `focus_share` of the items.
         mixture_dropout: share of the examples that are told silence in place of the mixture; see `Generation`.
         process … device: see `LatentRecipe`; validation is at 0 dB.
     """
@@ -353,12 +354,14 @@ class GenerationRecipe(LatentRecipe):
     snr_high: float = 15.0
     absent: float = 0.05
     hard: float = 0.0
+    focus: str = ""
+    focus_share: float = 0.0
     reword: float = 0.3
     mixture_dropout: float = 0.1
     validate_every: int = 250
 
     counts: ClassVar[tuple[str, ...]] = ("n_mixtures", "n_validation")
-    shares: ClassVar[tuple[str, ...]] = ("text_dropout", "mixture_dropout", "hard")
+    shares: ClassVar[tuple[str, ...]] = ("text_dropout", "mixture_dropout", "hard", "focus_share")
 
     @property
     def objective(self) -> str:
@@ -476,7 +479,15 @@ def train_generation(
 
 def training_mixtures(recipe: GenerationRecipe) -> MixtureDataset:
     """The mixtures of the run, as waveforms."""
-    return drawn_mixtures(recipe, n=recipe.n_mixtures, absent=recipe.absent, hard=recipe.hard, reword=recipe.reword)
+    return drawn_mixtures(
+        recipe,
+        n=recipe.n_mixtures,
+        absent=recipe.absent,
+        hard=recipe.hard,
+        focus=recipe.focus.split("+") if recipe.focus else (),
+        focus_share=recipe.focus_share,
+        reword=recipe.reword,
+    )
 
 
 def validation_mixtures(recipe: GenerationRecipe) -> MixtureDataset:
