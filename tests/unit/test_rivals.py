@@ -1,4 +1,4 @@
-"""Rivals: interferences that are like the target, of which random draws have few."""
+"""What random draws have few of: rivals, interferences like the target, and mixtures of classes alike."""
 
 import math
 
@@ -12,6 +12,7 @@ from lasslab.data.rivals import N_RIVALS, rival_distance
 from lasslab.signal.mel import log_mel_spectrogram
 from lasslab.training.generation import FLOW_PRESETS, training_mixtures
 from lasslab.training.latents import describe
+from lasslab.training.runs import change_recipe
 
 LABELS = ["dog", "rain", "engine", "wind", "drum", "whistle"]
 CLIPS = load_corpus("synthesis", n_per_class=3, labels=LABELS, seconds=1.0)
@@ -92,6 +93,36 @@ def test_another_number_is_refused(share):
         MixtureDataset(CLIPS, hard=share, **DRAW)
 
 
+def test_a_focus_is_mixed_with_itself():
+    focus = ["rain", "wind", "engine"]
+    dataset = MixtureDataset(CLIPS, focus=focus, focus_share=1.0, **DRAW)
+    pairs = {(dataset[number]["label"], dataset[number]["interference_label"]) for number in range(60)}
+    assert pairs == {(first, second) for first in focus for second in focus if first != second}
+
+
+def test_its_share_is_one_and_the_rest_is_drawn_as_before():
+    """Of random pairs of six labels, one in five has both of three given ones: with half in focus it is 0.6."""
+    focus = {"rain", "wind", "engine"}
+    dataset = MixtureDataset(
+        CLIPS, focus=sorted(focus), focus_share=0.5, hard=0.5, **DRAW | {"n": 400, "seconds": 0.05}
+    )
+    pairs = [{item["label"], item["interference_label"]} for item in (dataset[number] for number in range(400))]
+    assert 190 < sum(pair <= focus for pair in pairs) < 290  # 240, and five standard deviations
+    assert set().union(*pairs) == set(LABELS)
+
+
+def test_without_a_share_a_focus_changes_nothing():
+    plain, other = MixtureDataset(CLIPS, **DRAW), MixtureDataset(CLIPS, focus=["rain", "wind"], **DRAW)
+    assert all(torch.equal(plain[n]["interference"], other[n]["interference"]) for n in range(5))
+    assert plain.settings() == other.settings()
+
+
+@pytest.mark.parametrize("focus", [[], ["rain"], ["rain", "unicorn"]])
+def test_a_focus_needs_two_labels_that_are_there(focus):
+    with pytest.raises(ValueError, match="focus=.* needs clips of at least 2 of its labels: there are"):
+        MixtureDataset(CLIPS, focus=focus, focus_share=0.5, **DRAW)
+
+
 def test_a_silent_rival_is_not_taken(monkeypatch):
     """A clip whose pieces are silent has no SNR: mixing would refuse it."""
     real = Clip.load
@@ -113,3 +144,13 @@ def test_a_training_draws_as_its_recipe_says_and_its_latents_are_others():
     assert describe(training_mixtures(hard)) != describe(training_mixtures(quick))
     with pytest.raises(ValueError, match="hard is a share"):
         type(quick)(**{**vars(quick), "hard": 2.0})
+
+
+def test_a_recipe_names_its_focus_with_pluses():
+    recipe = change_recipe(FLOW_PRESETS["quick"], ["focus=rain+wind", "focus_share=1", "n_mixtures=8"])
+    dataset = training_mixtures(recipe)
+    assert all({dataset[n]["label"], dataset[n]["interference_label"]} == {"rain", "wind"} for n in range(8))
+    with pytest.raises(ValueError, match="focus_share is a share"):
+        change_recipe(recipe, ["focus_share=1.5"])
+    with pytest.raises(ValueError, match="focus=.'wnid'.* needs clips"):
+        training_mixtures(change_recipe(recipe, ["focus=wnid"]))
