@@ -86,7 +86,18 @@ def trained_config(run: Path, part: str) -> dict[str, Any]:
     start = config["recipe"].get("start_from")
     if start and "started_from" not in config:  # of a run before it was recorded
         config["started_from"] = started_from(start)
+    stage: dict[str, Any] = config
+    while stage:
+        _forget_the_machine(stage["recipe"])
+        stage = stage.get("started_from", {})
     return config
+
+
+def _forget_the_machine(recipe: dict[str, Any]) -> None:
+    """Where a training's folder lay on the machine that trained says nothing elsewhere: its name and part do."""
+    folder = Path(recipe.get("start_from") or "")
+    if folder.is_absolute():
+        recipe["start_from"] = "/".join(folder.parts[-2:])
 
 
 def training_section(

@@ -62,10 +62,6 @@ OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "in_turn": ("--in-turn", {"action": BooleanOptionalAction}),
 }
 KEEPS = " Where what it makes differs by less than {:g} dB, the mixture itself is handed on (`keep_db`)."
-RIVALS = (
-    "In the last row, {:.0%} of the interferences were rivals: of five drawn, the one most like the target"
-    " (`lasslab.data.rivals`)."
-)
 #: (name, configuration, report, number of parameters) -> Markdown
 Card = Callable[[str, dict[str, Any], dict[str, Any], int], str]
 
@@ -190,7 +186,7 @@ def generation_card(name: str, config: dict[str, Any], report: dict[str, Any], n
         "",
         *training_section(config, kind_of=kind_of),
         "",
-        *([RIVALS.format(recipe["hard"]), ""] if recipe.get("hard") else []),
+        *draws_section(recipe),
         "Every setting is in `config.json`, under `recipe`"
         + (" (and of what it started from, under `started_from`)." if "started_from" in config else "."),
         "",
@@ -212,6 +208,19 @@ def generation_card(name: str, config: dict[str, Any], report: dict[str, Any], n
         "",
     ]
     return "\n".join(lines)
+
+
+def draws_section(recipe: dict[str, Any]) -> list[str]:
+    """What was drawn more often than at random in the last stage, as lines of Markdown."""
+    says = []
+    if share := recipe.get("focus_share"):
+        says.append(f"{share:.0%} of the mixtures are of {recipe['focus'].replace('+', ', ')} among themselves")
+    if share := recipe.get("hard"):
+        says.append(
+            f"{share:.0%} of the {'other ' if says else ''}interferences are rivals: of five drawn, the one most like"
+            " the target (`lasslab.data.rivals`)"
+        )
+    return [f"In the last row, {'; '.join(says)}.", ""] if says else []
 
 
 def kind_of(recipe: dict[str, Any]) -> tuple[str, dict[str, GenerationRecipe]]:

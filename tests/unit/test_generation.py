@@ -414,6 +414,17 @@ def test_what_a_training_started_from_is_recorded_when_it_begins(small, workshop
     assert trained_config(tmp_path / "second", "last")["provenance"]["at_step"] == 2
 
 
+def test_what_ships_names_no_folder_of_the_machine_that_trained(small, tmp_path):
+    start = ""
+    for name in ("first", "second", "third"):
+        train_generation(replace(small, n_steps=1, start_from=start), tmp_path / name, progress=False)
+        start = str(tmp_path / name / "last")
+    config = trained_config(tmp_path / "third", "last")
+    assert config["recipe"]["start_from"] == "second/last"
+    assert config["started_from"]["recipe"]["start_from"] == "first/last"
+    assert str(tmp_path) not in json.dumps(config)
+
+
 @pytest.mark.parametrize(
     "change, words",
     [
@@ -466,12 +477,14 @@ def test_the_card_of_a_diffusion_that_began_as_a_flow_gives_a_command_for_each()
     assert not any("process=" in line for line in lines)
 
 
-@pytest.mark.parametrize(("hard", "keep_db"), [(0.75, 3.0), (0.0, 0.0)])
-def test_a_card_says_what_is_not_the_paper_s(hard, keep_db):
+@pytest.mark.parametrize(("hard", "focus_share", "keep_db"), [(0.75, 0.4, 3.0), (0.75, 0.0, 0.0), (0.0, 0.0, 0.0)])
+def test_a_card_says_what_is_not_the_paper_s(hard, focus_share, keep_db):
     report_path = Path(__file__).parents[2] / "data" / "reports" / "generative.json"
     report = read_report(report_path, "flowsep-lab")
     config = read_config(find_checkpoint("flowsep-lab")) | {"keep_db": keep_db}
-    config["recipe"] = config["recipe"] | {"hard": hard}
+    config["recipe"] = config["recipe"] | {"hard": hard, "focus": "rain+wind", "focus_share": focus_share}
     text = generation_card("flowsep-lab", config, report, 6_000_000)
     assert ("less than 3 dB, the mixture itself is handed on" in text) is bool(keep_db)
-    assert ("75% of the interferences were rivals" in text) is bool(hard)
+    assert ("40% of the mixtures are of rain, wind among themselves" in text) is bool(focus_share)
+    assert ("75% of the other interferences are rivals" in text) is bool(focus_share)
+    assert ("In the last row" in text) is bool(hard)

@@ -1,7 +1,10 @@
 """The checkpoints that ship: each loads with what it names, has a card, and all together stay small."""
 
+import math
+
 import pytest
 import torch
+from safetensors import safe_open
 
 from lasslab.data.corpora import load_corpus
 from lasslab.data.edits import at_level
@@ -16,7 +19,9 @@ from lasslab.models.velocity import condition_on
 from lasslab.signal.mel import log_mel_spectrogram
 from lasslab.systems.editing import load_editor
 from lasslab.systems.separation import load_separator
+from lasslab.training.edit_card import edit_card
 from lasslab.training.editing import EDIT_PRESETS
+from lasslab.training.generation_card import generation_card, read_report
 
 LOADERS = {"mask": load_separator, "flow": load_separator, "diffusion": load_separator, "clap": load_clap}
 LOADERS |= {"vae": load_vae, "vocoder": load_vocoder, "flow-editor": load_editor, "diffusion-editor": load_editor}
@@ -37,6 +42,24 @@ def test_a_checkpoint_loads_and_has_a_card_that_says_how_it_was_trained(name):
     assert LOADERS[config["system"]](name, device="cpu").name == name if config["system"] != "vae" else load_vae(name)
     card = (folder / "README.md").read_text()
     assert card.startswith(f"# {name}\n") and "lasslab train " in card and "## Limits" in card
+
+
+@pytest.mark.parametrize(
+    ("name", "report", "card"),
+    [
+        ("flowsep-lab", "generative", generation_card),
+        ("diffsep-lab", "generative", generation_card),
+        ("rfm-editing-lab", "editing", edit_card),
+        ("audit-lab", "editing-audit", edit_card),
+    ],
+)
+def test_a_card_is_what_its_configuration_and_its_report_give(name, report, card):
+    """Its commands name what differs from a preset: a preset that changes makes them wrong, until cards are remade."""
+    folder = checkpoint_root() / name
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        n_parameters = sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118
+    found = read_report(checkpoint_root().parent / "reports" / f"{report}.json", name)
+    assert card(name, read_config(folder), found, n_parameters) == (folder / "README.md").read_text(encoding="utf-8")
 
 
 def test_they_stay_small():
