@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lasslab.evaluation import tables
-from lasslab.models.checkpoints import blend_weights, load_weights, save_network
+from lasslab.models.checkpoints import blend_weights, load_weights, read_config, save_network
 from lasslab.models.mask_networks import MASK_NETWORKS
 from lasslab.signal.files import write_text
 from lasslab.systems.separation import load_separator
@@ -59,7 +59,7 @@ def publish(
     config = trained_config(run, part)
     network = load_separator(run / part, device="cpu").network
     if share != 1:
-        start = config["recipe"].get("start_from")
+        start = read_config(run / part)["recipe"].get("start_from")  # with its folder, which does not ship
         if not start:
             raise ValueError(
                 f"{run} started from random weights: a share of {share} needs a training that continued one"
