@@ -405,15 +405,12 @@ class MixtureDataset(Dataset):
 
     def _among(self, name: str, labels: Sequence[str], *, fewest: int) -> np.ndarray:
         """Probability of each clip where only some labels are drawn."""
-        known = set(self.crops.labels) & set(labels)
-        if len(known) < fewest:
+        among = self.crops.probability * [clip.label in set(labels) for clip in self.clips]
+        if len({clip.label for clip, weight in zip(self.clips, among, strict=True) if weight}) < fewest:
             raise ValueError(
                 f"{name}={sorted(labels)} needs clips of at least {fewest} of its labels: there are {self.crops.labels}"
             )
-        wanted = self.crops.probability * [clip.label in known for clip in self.clips]
-        if not wanted.any():
-            raise ValueError(f"{name}={sorted(labels)}: its clips have no weight")
-        return wanted / wanted.sum()
+        return among / among.sum()
 
     def __len__(self) -> int:
         return len(self._candidates)
@@ -425,12 +422,9 @@ class MixtureDataset(Dataset):
         """Candidate number -> item; the same number always gives the same item."""
         random = np.random.default_rng([self.seed, candidate])
         crops = self.crops
-        probabilities = self.target_probability, None
         focused = bool(self.focus_share) and random.random() < self.focus_share
-        if focused:
-            probabilities = self.focus_probability, self.focus_probability
-        first = crops.choose(random, probability=probabilities[0])
-        second = crops.choose(random, without=(first,), probability=probabilities[1])
+        first = crops.choose(random, probability=self.focus_probability if focused else self.target_probability)
+        second = crops.choose(random, without=(first,), probability=self.focus_probability if focused else None)
         target, interference = crops.crop(first, random), crops.crop(second, random)
         if self.hard and not focused and random.random() < self.hard:
             second, interference = self._rival(first, target, random)
