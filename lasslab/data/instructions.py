@@ -3,7 +3,7 @@
 `INSTRUCTIONS` holds the wordings that training draws from, `write_instruction` fills one in. `read_instruction` is the
 way back, by rule: it says which task a sentence asks for and which sounds it names. The editing networks do not need
 it, they are given the sentence; it serves checks, tables, and systems that need a caption in place of an instruction.
-`in_turn` takes a replacement apart, for editors that are better at one thing at a time.
+`split_replacement` takes a replacement apart, for editors that are better at one thing at a time.
 
 Reference: RFM-Editing, section 3.1 (its instructions are "Add A", "Remove A", "Replace A with B"). Notebook 14.
 """
@@ -155,7 +155,7 @@ def read_instruction(text: str) -> Instruction:
     return Instruction(None)
 
 
-def in_turn(text: str) -> tuple[str, ...]:
+def split_replacement(text: str) -> tuple[str, ...]:
     """A replacement as two instructions, first what goes and then what comes; any other instruction as it is.
 
     Args:

@@ -32,7 +32,7 @@ import torch
 from torch import Tensor
 
 from lasslab import diffusion, flow
-from lasslab.data.instructions import in_turn, read_instruction
+from lasslab.data.instructions import read_instruction, split_replacement
 from lasslab.flow import Field, solve, time_grid
 from lasslab.models.text import TextEmbedding, check_instruction
 from lasslab.models.velocity import without_words
@@ -202,7 +202,7 @@ class TripletEditor(LatentEditor):
         x_2 = the edit of x_1 by "add B", in the other half
 
     All in the latent space: VAE and vocoder are called once. Where the instruction is no replacement, or one whose
-    sounds are not found in it (`lasslab.data.instructions.in_turn`), nothing is different.
+    sounds are not found in it (`lasslab.data.instructions.split_replacement`), nothing is different.
 
     Args:
         network, vae, vocoder, text_encoder, n_steps, guidance_scale, keep_db, window_seconds, name, t_start: see
@@ -218,7 +218,7 @@ class TripletEditor(LatentEditor):
 
     def read(self, words: Sequence[str]) -> TextEmbedding | list[Turns]:
         """Token embeddings of B sentences; in turn, those of each turn where there are several."""
-        turns = [in_turn(each) if self.in_turn else (each,) for each in words]
+        turns = [split_replacement(each) if self.in_turn else (each,) for each in words]
         encode = super().read
         counts = sorted({len(each) for each in turns})
         if counts == [1]:

@@ -11,7 +11,14 @@ from lasslab.data import edits
 from lasslab.data.clips import Clip
 from lasslab.data.corpora import load_corpus
 from lasslab.data.edits import EditDataset, count_events, edit_batch, split_sources
-from lasslab.data.instructions import INSTRUCTIONS, TASKS, Instruction, in_turn, read_instruction, write_instruction
+from lasslab.data.instructions import (
+    INSTRUCTIONS,
+    TASKS,
+    Instruction,
+    read_instruction,
+    split_replacement,
+    write_instruction,
+)
 from lasslab.data.triplets import Triplet, load_triplet, read_triplets, write_triplets
 from lasslab.signal.audio import load_audio, save_audio
 
@@ -91,10 +98,10 @@ def test_every_wording_of_a_replacement_falls_into_a_removal_and_an_addition():
         for wording in wordings:
             sentence = wording.format(a="the rain", b="a dog barking")
             expected = ("remove the rain", "add a dog barking") if task == "replace" else (sentence,)
-            assert in_turn(sentence) == expected
-    assert in_turn("Replace the rain with a dog!") == ("remove the rain", "add a dog")
+            assert split_replacement(sentence) == expected
+    assert split_replacement("Replace the rain with a dog!") == ("remove the rain", "add a dog")
     for unread in ("swap everything", "louder, please", ""):
-        assert in_turn(unread) == (unread,)
+        assert split_replacement(unread) == (unread,)
 
 
 def test_a_target_s_caption_tells_of_the_base_and_not_of_what_was_removed(items):
