@@ -5,10 +5,15 @@ mixture is brought to a fixed root mean square, and what is made of it is brough
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from lasslab.signal.audio import fit_length
 
 LEVEL_DB = -20.0  # root mean square inside, dB of full scale
 SILENT_DB = -80.0  # a root mean square below this is silence, and stays what it is
+HOP = 160  # samples of one decision whether a recording sounds
+AROUND = 4  # how many of them before and after a sound still belong to it: 40 ms
 
 
 def level_gain(waveform: Tensor) -> Tensor:
@@ -23,6 +28,27 @@ def level_gain(waveform: Tensor) -> Tensor:
     rms = waveform.square().mean(-1, keepdim=True).sqrt()
     gain = 10 ** (LEVEL_DB / 20) / rms.clamp(min=10 ** (SILENT_DB / 20))
     return torch.where(rms < 10 ** (SILENT_DB / 20), torch.zeros_like(gain), gain)
+
+
+def where_it_sounds(waveform: Tensor) -> Tensor:
+    """1 where a recording sounds, 0 where it is silent, with ramps of 10 ms in the silence.
+
+    Nothing can be separated from a pause, and a network that makes sounds anew may still make one there. A pause has no
+    sample above -80 dB, at the systems' level, for 40 ms before and after.
+
+    Args:
+        waveform: (..., T) at -20 dB.
+
+    Returns:
+        Weights in [0, 1], (..., T).
+    """
+    n_samples = waveform.shape[-1]
+    blocks = fit_length(waveform, -(-n_samples // HOP) * HOP).reshape(-1, 1, -(-n_samples // HOP), HOP)
+    loudest = blocks.abs().amax(-1)  # (B, 1, N)
+    sounds = (F.max_pool1d(loudest, 2 * AROUND + 1, 1, AROUND) > 10 ** (SILENT_DB / 20)).to(waveform.dtype)
+    # linear from the middle of a block to the middle of the next: the ramps lie where it has been silent for a while
+    weights = F.interpolate(F.pad(sounds, (1, 1), mode="replicate"), scale_factor=HOP, mode="linear")
+    return weights[..., HOP : HOP + n_samples].reshape(waveform.shape)
 
 
 def snr_gain(target: Tensor, interference: Tensor, *, snr_db: float | Tensor) -> Tensor:

@@ -65,9 +65,9 @@ class LatentCodec:
             waveforms: (B, C, T) at 16 kHz.
 
         Returns:
-            Latents (B, C, Z, N', M'), and the gain (B, 1, 1) that was applied to all channels; 0 for silence.
+            Latents (B, C, Z, N', M'), and the gain (B, C, 1): one for all channels, but 0 for those that are silent.
         """
-        gain = level_gain(waveforms.flatten(1))[..., None]
+        gain = level_gain(waveforms.flatten(1))[..., None] * (level_gain(waveforms) > 0)
         log_mel = log_mel_spectrogram((waveforms * gain).flatten(0, 1), self.vae.mel)
         log_mel = F.pad(log_mel, (0, -log_mel.shape[-1] % REDUCTION), value=self.vae.silence)
         latents = in_pieces(
@@ -80,7 +80,7 @@ class LatentCodec:
 
         Args:
             latents: (B, C, Z, N', M').
-            gain: (B, 1, 1), what `encode` applied; where it is 0, silence comes back.
+            gain: (B, C, 1), what `encode` applied; where it is 0, silence comes back.
             n_samples: T.
 
         Returns:

@@ -4,7 +4,8 @@
     z_1 -> VAE -> log-mel -> vocoder -> waveform at the mixture's level
 
 Nothing is cut out of the mixture: the sound is made anew, so it has no spectral holes, and it shares no sample with the
-target. That is why SDR says nothing here. (With `keep_db` above 0 the mixture is handed on where it hardly differs from
+target. That is why SDR says nothing here. Where the mixture pauses, nothing is made: part of a pause is a pause, and
+the networks do not know that everywhere. (With `keep_db` above 0 the mixture is handed on where it hardly differs from
 what was made: that is ours, and no longer the papers' systems.) Level, length, channels, seeds and batches are those of
 every system that generates latents, see `lasslab.systems.latent`.
 
@@ -21,6 +22,7 @@ from torch import Tensor
 from lasslab.diffusion import sample as sample_diffusion
 from lasslab.flow import SOLVERS, Field, solve, time_grid
 from lasslab.signal.audio import SAMPLE_RATE
+from lasslab.signal.levels import where_it_sounds
 from lasslab.systems.latent import LATENT_FIELDS, LatentSystem, LaterStart, Observer, load_latent_system
 
 
@@ -100,6 +102,11 @@ class LatentSeparator(LatentSystem):
         return self.call_batch(
             mixtures, queries, sample_rate, generators, progress=progress, observe=observe, **settings
         )
+
+    def to_waveforms(self, made: Tensor, told: Tensor, waveforms: Tensor, gain: Tensor) -> Tensor:
+        """What is heard of the latents made, and silence where the mixture is silent; see `LatentSystem`."""
+        heard = super().to_waveforms(made, told, waveforms, gain)
+        return heard * where_it_sounds(waveforms.to(heard) * gain)
 
 
 class FlowSeparator(LatentSeparator):

@@ -4,7 +4,7 @@
     noise -> step by step, told that latent and the words -> VAE -> log-mel -> vocoder -> waveform at the level it had
 
 - Level: the recording is brought to -20 dB for the networks, and what they make is brought back by the same gain: a
-  gain of the input is a gain of the output. Silence comes back as silence.
+  gain of the input is a gain of the output. Silence comes back as silence, also that of one channel.
 - Length: a recording longer than a window is sampled as a whole, in windows that agree at every step (see
   `lasslab.systems.windows`). The noise belongs to the place: the first ten seconds of a long recording start from the
   same noise as the same ten seconds alone.
@@ -239,7 +239,7 @@ class LatentSystem:
             made: (B, C, Z, N', M').
             told: latents of the recordings, as many.
             waveforms: the recordings (B, C, T) at 16 kHz.
-            gain: (B, 1, 1), see `LatentCodec.encode`.
+            gain: (B, C, 1), see `LatentCodec.encode`.
 
         Returns:
             Waveforms (B, C, T).

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lasslab.signal.levels import LEVEL_DB, SILENT_DB, level_gain
+from lasslab.signal.levels import LEVEL_DB, SILENT_DB, level_gain, where_it_sounds
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -36,3 +36,21 @@ def test_what_is_below_the_threshold_is_silence_and_stays_it():
     gains = level_gain(waveforms)[:, 0]
     assert gains[:2].tolist() == [0, 0] and gains[2].item() == pytest.approx(0.1 / (1.01 * threshold), rel=1e-4)
     assert level_gain(torch.zeros(0, 5)).shape == (0, 1)
+
+
+def test_a_recording_sounds_where_it_does_and_a_little_around():
+    sound, pause = 0.1 * noise(2, 8_000).sign(), torch.zeros(2, 7_937)  # no multiple of a block
+    weights = where_it_sounds(torch.cat([sound, pause, sound[:, :3_000]], dim=-1))
+    assert weights.shape == (2, 18_937) and float(weights.min()) == 0 and float(weights.max()) == 1
+    assert (weights[:, :8_000] == 1).all() and (weights[:, 15_937:] == 1).all(), "nothing of a sound is lost"
+    assert (weights[:, 9_000:14_900] == 0).all(), "40 ms after a sound and before it nothing is left"
+    assert weights.diff().abs().max() < 1.01 / 160, "no click"
+
+
+def test_one_sample_sounds_and_silence_does_not():
+    click = torch.zeros(16_000)
+    click[5_000] = 0.1
+    weights = where_it_sounds(click)
+    assert weights[5_000] == 1 and 640 < (weights == 1).sum() < 1_500
+    assert not where_it_sounds(torch.zeros(1_024)).any()
+    assert not where_it_sounds(torch.full((3, 1_024), 0.99 * 10 ** (SILENT_DB / 20))).any()

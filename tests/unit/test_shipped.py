@@ -82,6 +82,18 @@ def test_a_separator_gives_back_what_it_was_given_in_shape_and_no_louder_than_it
     assert estimate.square().mean() < 4 * mixture.square().mean()
 
 
+@pytest.mark.parametrize("name", ["flowsep-lab", "diffsep-lab"])
+def test_a_generator_makes_nothing_where_the_mixture_is_silent(name):
+    """Told silence, the networks make sound from words alone, as they were taught: a pause must not become rain."""
+    sound = 0.1 * torch.randn(24_000, generator=torch.Generator().manual_seed(0))
+    silence = torch.zeros(24_000)
+    system = load_separator(name, device="cpu")
+    one_channel = system(torch.stack([sound, silence]), "rain falling")
+    assert one_channel[0].square().mean() > 1e-6 and not one_channel[1].any()
+    pause = system(torch.cat([sound, silence]), "rain falling")
+    assert pause[:24_000].square().mean() > 1e-6 and not pause[25_000:].any()
+
+
 @pytest.mark.parametrize("name", EDITORS)
 def test_a_removal_of_what_is_not_there_changes_less_than_one_of_what_is(name):
     """A loose bound: "nearly as it was" is measured by `lasslab evaluate editing`, over a list."""
