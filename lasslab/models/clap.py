@@ -485,8 +485,8 @@ def _load_lab(folder: Path, config: dict[str, Any], device: torch.device | str) 
     sizes = build_config(CLAPConfig, config["network"], path=path)
     network = build_network(CLAP, sizes, path=path)
     load_weights(network, folder)
-    text_encoder = load_text_encoder(config["text_encoder"], device=device)
     try:
+        text_encoder = load_text_encoder(config["text_encoder"], device=device)
         return LabCLAP(network.to(device), text_encoder, config["labels"], folder.resolve().name)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error

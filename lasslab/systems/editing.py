@@ -279,6 +279,8 @@ class FlowEditor(TripletEditor):
     Notebook: 14.
     """
 
+    process = "flow"
+
     def __init__(self, *args: Any, t_start: float = T_START, **settings: Any) -> None:
         super().__init__(*args, t_start=t_start, **settings)
 
@@ -299,6 +301,8 @@ class DiffusionEditor(TripletEditor):
 
     Notebook: 14.
     """
+
+    process = "diffusion"
 
     def sample(
         self, field: Field, noise: Tensor, told: Tensor, n_steps: int, *, observe: Observer | None = None
@@ -330,6 +334,7 @@ class InversionEditor(LatentEditor):
     """
 
     passes = 2
+    process = "flow"
 
     def __init__(self, *args: Any, t_start: float = 0.3, **settings: Any) -> None:
         self.captions: tuple[str, str] | None = None

@@ -123,6 +123,8 @@ class FlowSeparator(LatentSeparator):
     Notebook: 12.
     """
 
+    process = "flow"
+
     def __init__(self, *args: Any, method: str = "euler", **settings: Any) -> None:
         if method not in SOLVERS:
             raise ValueError(f"unknown method {method!r}: use one of {', '.join(SOLVERS)}")
@@ -154,6 +156,8 @@ class DiffusionSeparator(LaterStart, LatentSeparator):
 
     Notebook: 13.
     """
+
+    process = "diffusion"
 
     def sample(
         self, field: Field, noise: Tensor, told: Tensor, n_steps: int, *, observe: Observer | None = None

@@ -20,6 +20,7 @@
 import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
@@ -38,9 +39,10 @@ from lasslab.models.checkpoints import (
 )
 from lasslab.models.lora import load_adapter
 from lasslab.models.text import TextCache, TextEmbedding, TextEncoder, check_query, load_text_encoder
-from lasslab.models.vae import REDUCTION, MelVAE, load_vae
+from lasslab.models.vae import REDUCTION, MelVAE, VAEConfig, load_vae
 from lasslab.models.velocity import VelocityConfig, VelocityNetwork, condition_on
 from lasslab.signal.audio import SAMPLE_RATE
+from lasslab.signal.levels import SILENT_DB
 from lasslab.systems.codec import LatentCodec
 from lasslab.systems.keeping import change_db, keep_unchanged
 from lasslab.systems.request import at_model_rate, check_samples, check_text_width
@@ -48,6 +50,9 @@ from lasslab.systems.windows import Windows
 
 NOISE_BLOCK = 64  # points in time of one draw of noise
 LARGEST_BATCH = 32  # windows in one call of the network
+MOST_STEPS = 10_000  # a slip of the keyboard beyond: a sample changes no more after a hundred
+MOST_GUIDANCE = 100.0  # likewise; 1 to 10 is usual, and far above it latents grow beyond what a VAE can decode
+LONGEST_WINDOW = 3600.0  # seconds; attention over an hour fits into no memory
 
 #: called with each time and the latents at it, as `observe` of `lasslab.flow.solve`
 Observer = Callable[[Tensor, Tensor], None]
@@ -69,15 +74,20 @@ class LatentSystem:
         name: how tables call the system.
 
     Raises:
-        ValueError: VAE and vocoder read different mels, or a setting is out of range.
+        ValueError: VAE and vocoder read different mels, the network answers for another process, or a setting is out of
+            range.
     """
 
     #: settings that a call, or `with_sampling`, may change
     settings: tuple[str, ...] = ("n_steps", "guidance_scale", "keep_db")
     #: a long recording needs no cross-fades: it is sampled as a whole, see `lasslab.systems.streaming`
     any_length = True
+    #: root mean square, dB of full scale, below which a recording is silence to it
+    silent_db = SILENT_DB
     #: how often a sample walks from one end of time to the other
     passes = 1
+    #: what `sample` takes the network's answer for, of `lasslab.models.velocity.ANSWERS`
+    process: str
 
     def __init__(
         self,
@@ -98,8 +108,16 @@ class LatentSystem:
                 f"the VAE has {vae.config.latent_channels} latent channels, the network expects "
                 f"{network.config.latent_channels}: use the VAE it was trained with"
             )
-        if not 0 < window_seconds < math.inf:
-            raise ValueError(f"window_seconds must be a positive number of seconds, got {window_seconds}")
+        if network.config.copies not in ("", self.process):
+            raise ValueError(
+                f"the network's copies says {network.config.copies!r}, {type(self).__name__} samples by "
+                f"{self.process!r}: use the system that it was trained for"
+            )
+        if not 0 < window_seconds <= LONGEST_WINDOW:
+            raise ValueError(
+                f"window_seconds must be above 0 and at most {LONGEST_WINDOW:g} seconds, got {window_seconds}: "
+                "use the length that the network was trained on"
+            )
         self.network = network.eval().to(memory_format=torch.channels_last)
         self.text_encoder = text_encoder if isinstance(text_encoder, TextCache) else TextCache(text_encoder)
         self.n_steps, self.guidance_scale, self.keep_db = n_steps, guidance_scale, keep_db
@@ -108,10 +126,12 @@ class LatentSystem:
 
     def check_settings(self) -> None:
         """Refuse a setting that is out of range."""
-        if not isinstance(self.n_steps, int) or self.n_steps < 1:
-            raise ValueError(f"n_steps must be a whole number of at least 1, got {self.n_steps}: 10 is usual")
-        if not (math.isfinite(self.guidance_scale) and self.guidance_scale >= 0):
-            raise ValueError(f"guidance_scale must be 0 or more, got {self.guidance_scale}: 1 is no guidance")
+        if not isinstance(self.n_steps, int) or not 1 <= self.n_steps <= MOST_STEPS:
+            raise ValueError(f"n_steps must be a whole number from 1 to {MOST_STEPS}, got {self.n_steps}: 10 is usual")
+        if not 0 <= self.guidance_scale <= MOST_GUIDANCE:
+            raise ValueError(
+                f"guidance_scale must be 0 to {MOST_GUIDANCE:g}, got {self.guidance_scale}: 1 is no guidance"
+            )
         if not 0 <= self.keep_db < math.inf:
             raise ValueError(f"keep_db is a change in dB, 0 or more, got {self.keep_db}: 0 makes all anew")
 
@@ -398,13 +418,15 @@ class _Bar:
             self.tqdm.close()
 
 
-#: config.json of a checkpoint: field -> default; "system" and "network" must be given. "recipe", "provenance" and
-#: "started_from" say how it was trained, for people and for the card.
+#: config.json of a checkpoint: field -> default; "system" and "network" must be given. "vae_sha256" and "vae_network"
+#: say which VAE it was trained with, by its weights and by its configuration: mean and scale of its spectrograms are in
+#: no weight. "recipe", "provenance" and "started_from" say how it was trained, for people and for the card.
 LATENT_FIELDS: dict[str, Any] = {
     "system": "flow",
     "network": {},
     "vae": "mel-vae-lab",
     "vae_sha256": "",
+    "vae_network": {},
     "vocoder": "bigvgan-lab",
     "text_encoder": "minilm",
     "sample_rate": SAMPLE_RATE,
@@ -450,16 +472,17 @@ def load_latent_system(
     config = {**fields, **config}
     sizes = build_config(VelocityConfig, config["network"], path=path)
     network = build_network(VelocityNetwork, sizes, path=path)
+    trained_vae = build_config(VAEConfig, config["vae_network"], path=path) if config["vae_network"] else None
     load_weights(network, folder)
-    text_encoder = load_text_encoder(config["text_encoder"], device=device)
-    check_text_width(text_encoder, network.config.text_dim, name=config["text_encoder"], path=path)
-    if config.get("adapter"):
-        text_encoder = load_adapter(text_encoder, folder)
     try:
+        text_encoder = load_text_encoder(config["text_encoder"], device=device)
+        check_text_width(text_encoder, network.config.text_dim, name=config["text_encoder"])
+        if config.get("adapter"):
+            text_encoder = load_adapter(text_encoder, folder)
         vae = load_vae(config["vae"], device=device)
-        if config["vae_sha256"] and config["vae_sha256"] != weights_sha256(vae):
+        if other := _differences(vae, config["vae_sha256"], trained_vae):
             raise ValueError(
-                f"the VAE {config['vae']!r} has other weights than the one this network was trained with: restore it, "
+                f"the VAE {config['vae']!r} has other {other} than the one this network was trained with: restore it, "
                 "or train the network again"
             )
         return build(
@@ -472,3 +495,11 @@ def load_latent_system(
         )
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def _differences(vae: MelVAE, sha256: str, trained: VAEConfig | None) -> str:
+    """How a VAE differs from the one that a checkpoint tells of, in words; "" where it does not, or is not told."""
+    if sha256 and sha256 != weights_sha256(vae):
+        return "weights"
+    now, then = asdict(vae.config), asdict(trained or vae.config)
+    return ", ".join(f"{name} ({now[name]} against {then[name]})" for name in now if now[name] != then[name])

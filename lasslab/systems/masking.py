@@ -23,6 +23,8 @@ from lasslab.signal.spectral import (
 )
 from lasslab.systems.request import at_model_rate, check_request, check_samples, check_text_width
 
+LONGEST_FRAME = 2**16  # samples, 4 s: far beyond what a mask is good for
+
 
 class MaskSeparator:
     """A mask network made into a system.
@@ -49,7 +51,7 @@ class MaskSeparator:
         name: how tables call the system.
 
     Raises:
-        ValueError: the frames cannot be inverted, or the dynamic range is not positive.
+        ValueError: the frames cannot be inverted or are too long, or the dynamic range is not positive.
 
     Notebook: 07.
     """
@@ -64,6 +66,11 @@ class MaskSeparator:
         top_db: float = 80.0,
         name: str = "mask",
     ) -> None:
+        if not 0 < hop_length <= n_fft <= LONGEST_FRAME:
+            raise ValueError(
+                f"expected a hop of 1 to n_fft samples and an n_fft of at most {LONGEST_FRAME}, got a hop_length of "
+                f"{hop_length} and an n_fft of {n_fft}: use those of its training"
+            )
         check_invertible(hann_window(n_fft), hop_length)
         if not top_db > 0:
             raise ValueError(f"top_db must be positive, got {top_db}: use 80, for example")
@@ -176,10 +183,10 @@ def load_mask_separator(folder: Path, config: dict[str, Any], device: torch.devi
     config = MASK_FIELDS | config
     network = _build_network(config["architecture"], config["network"], path)
     load_weights(network, folder)
-    text_encoder = load_text_encoder(config["text_encoder"], device=device)
-    check_text_width(text_encoder, network.config.text_dim, name=config["text_encoder"], path=path)
     frames = {name: config[name] for name in ("n_fft", "hop_length", "top_db")}
     try:
+        text_encoder = load_text_encoder(config["text_encoder"], device=device)
+        check_text_width(text_encoder, network.config.text_dim, name=config["text_encoder"])
         return MaskSeparator(network.to(device), text_encoder, **frames, name=folder.resolve().name)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error

@@ -67,11 +67,11 @@ def check_target(target: Tensor | None, waveform: Tensor, *, what: str) -> Tenso
     return target
 
 
-def check_text_width(encoder: TextEncoder, width: int, *, name: str, path: Path) -> None:
+def check_text_width(encoder: TextEncoder, width: int, *, name: str) -> None:
     """Refuse a checkpoint that names another text encoder than its network was trained with, by its width."""
     if encoder.dim != width:
         raise ValueError(
-            f"{path}: text_encoder {name!r} is {encoder.dim} wide, the network expects text_dim {width}: "
+            f"text_encoder {name!r} is {encoder.dim} wide, the network expects text_dim {width}: "
             "name the encoder it was trained with"
         )
 
@@ -101,7 +101,7 @@ def open_checkpoint(
     config, path = read_config(folder), folder / CONFIG_FILE
     if missing := [name for name in ("system", "network") if name not in config]:
         raise ValueError(f"{path}: missing fields {', '.join(missing)}: copy the file from the checkpoint again")
-    if config["system"] not in kinds:
+    if not isinstance(config["system"], str) or config["system"] not in kinds:  # a list has no hash
         raise ValueError(f"{path}: system is {config['system']!r}, {what} is one of {', '.join(kinds)}")
     if config.get("sample_rate", SAMPLE_RATE) != SAMPLE_RATE:
         raise ValueError(f"{path}: sample_rate is {config['sample_rate']}, systems work at {SAMPLE_RATE} Hz")

@@ -331,6 +331,7 @@ class LatentRecipe(SoundRecipe):
             "network": network.config.to_dict(),
             "vae": self.vae,
             "vae_sha256": weights_sha256(vae),
+            "vae_network": vae.config.to_dict(),
             "text_encoder": self.text_encoder,
             "sample_rate": SAMPLE_RATE,
             "window_seconds": self.seconds,

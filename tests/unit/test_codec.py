@@ -105,3 +105,29 @@ def test_a_network_is_not_used_with_a_vae_trained_anew(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="config.json: the VAE .* has other weights .* restore it, or train") as raised:
         load_separator(tmp_path / "flow", device="cpu")
     assert "\n" not in str(raised.value)
+
+
+def test_a_network_is_not_used_with_a_vae_of_other_numbers(tmp_path, monkeypatch):
+    """Mean and scale of the spectrograms, and the scale of the latents, are in no weight but in the configuration."""
+    torch.manual_seed(0)
+    monkeypatch.setattr(latent, "load_text_encoder", lambda name, device: NoText())
+    monkeypatch.setattr(latent, "load_vocoder", lambda name, device: GriffinLim())
+    vae, space = MelVAE(VAE_SIZES["quick"]), VAE_SIZES["quick"].to_dict()
+    config = {
+        "system": "flow",
+        "network": SIZES["quick"].to_dict(),
+        "vae": str(tmp_path / "vae"),
+        "vae_sha256": weights_sha256(vae),
+        "vae_network": space,
+    }
+    save_network(tmp_path / "flow", VelocityNetwork(SIZES["quick"]), config)
+    save_network(tmp_path / "vae", vae, {"system": "vae", "network": space | {"mel_mean": -5}})  # for -5.0
+    assert load_separator(tmp_path / "flow", device="cpu").name == "flow"
+    for name, value in (("mel_mean", 0.0), ("mel_scale", 1.0), ("scaling_factor", 1.5)):
+        save_network(tmp_path / "vae", vae, {"system": "vae", "network": space | {name: value}})
+        words = rf"config.json: the VAE .* has other {name} \({value} against {space[name]}\) than the one this network"
+        with pytest.raises(ValueError, match=words) as raised:
+            load_separator(tmp_path / "flow", device="cpu")
+        assert "\n" not in str(raised.value)
+    save_network(tmp_path / "flow", VelocityNetwork(SIZES["quick"]), config | {"vae_network": {}})
+    assert load_separator(tmp_path / "flow", device="cpu").name == "flow", "a checkpoint that does not tell"

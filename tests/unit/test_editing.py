@@ -1,6 +1,7 @@
 """Editors with networks whose answer is known: where they start, where they turn, what they are told."""
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -381,6 +382,19 @@ def test_a_checkpoint_with_its_adapter_edits_alike(root, kind):
         file.unlink()
     with pytest.raises(ValueError, match="adapter_model.safetensors is missing"):
         load_editor("tiny", device="cpu")
+
+
+@pytest.mark.parametrize("system", ["flow", "flow-editor", "diffusion-editor"])
+def test_a_network_with_a_gate_is_sampled_by_its_own_process_only(root, system):
+    for process in ("flow", "diffusion"):
+        sizes = replace(config(system)["network"], copies=process)
+        changes = {"network": sizes} | ({"adapter": False} if system.endswith("-editor") else {})
+        save_network(root / "gated", VelocityNetwork(sizes), config(system) | changes)
+        if system.startswith(process):
+            assert load_editor("gated", device="cpu").process == process
+        else:
+            with pytest.raises(ValueError, match=f"config.json: .*copies says '{process}', .* samples by '"):
+                load_editor("gated", device="cpu")
 
 
 def test_a_separator_edits_by_inversion_and_an_editor_does_not_separate(root):

@@ -17,7 +17,7 @@ from torch import nn
 from lasslab import diffusion
 from lasslab.flow import Trajectory
 from lasslab.models.checkpoints import save_network
-from lasslab.models.text import TextEmbedding
+from lasslab.models.text import TextEmbedding, load_text_encoder
 from lasslab.models.vae import MelVAE, VAEConfig
 from lasslab.models.velocity import VelocityConfig, VelocityNetwork
 from lasslab.signal.levels import level_gain
@@ -572,11 +572,13 @@ def test_bad_input_is_refused_in_one_line(kind, waveform, query, sample_rate, wo
 @pytest.mark.parametrize(
     "setting, words",
     [
-        ({"n_steps": 0}, "n_steps must be a whole number of at least 1, got 0"),
+        ({"n_steps": 0}, "n_steps must be a whole number from 1 to 10000, got 0"),
+        ({"n_steps": 10**30}, "n_steps must be a whole number from 1 to 10000, got 1000"),
         ({"n_steps": 2.5}, "n_steps"),
         ({"n_steps": 10.0}, "n_steps"),
         ({"n_steps": float("nan")}, "n_steps"),
-        ({"guidance_scale": -1.0}, "guidance_scale must be 0 or more, got -1"),
+        ({"guidance_scale": -1.0}, "guidance_scale must be 0 to 100, got -1"),
+        ({"guidance_scale": 1e30}, "guidance_scale must be 0 to 100, got 1e\\+30"),
         ({"guidance_scale": float("nan")}, "guidance_scale"),
         ({"guidance_scale": float("inf")}, "guidance_scale"),
         ({"keep_db": -1.0}, "keep_db is a change in dB, 0 or more, got -1"),
@@ -604,8 +606,8 @@ def test_parts_that_do_not_belong_together_are_refused():
     other = tiny_vae(latent_channels=3)
     with pytest.raises(ValueError, match="3 latent channels, the network expects 16"):
         FlowSeparator(Known(), other, Hum(other.mel), encoder)
-    for seconds in (0.0, -1.0, float("nan"), float("inf")):
-        with pytest.raises(ValueError, match="window_seconds must be a positive number of seconds"):
+    for seconds in (0.0, -1.0, float("nan"), float("inf"), 1e300):
+        with pytest.raises(ValueError, match="window_seconds must be above 0 and at most 3600 seconds"):
             separator(window_seconds=seconds)
     with pytest.raises(ValueError, match="n_steps must be 1 to 1000"):
         separator(kind="diffusion")(noise(2_000), "a dog", n_steps=1_001)
@@ -680,12 +682,18 @@ def test_the_start_of_a_diffusion_is_part_of_its_checkpoint(root):
         ({"system": None}, "missing fields system"),
         ({"network": None}, "missing fields network"),
         ({"system": "magic"}, "'magic'"),
+        ({"system": ["flow"]}, r"system is \['flow'\], a separator is one of"),
+        ({"system": {}}, "system is {}, a separator is one of"),
+        ({"vae": 3}, "vae is 3, expected a value like 'mel-vae-lab'"),
+        ({"vae_network": {"mel_mean": "low"}}, "mel_mean is 'low'"),
+        ({"text_encoder": []}, r"text_encoder is \[\]"),
         ({"colour": "red"}, "unknown fields colour"),
         ({"sample_rate": 8_000}, "8000"),
         ({"n_steps": 0}, "n_steps"),
         ({"n_steps": "ten"}, "n_steps is 'ten'"),
         ({"guidance_scale": -2}, "guidance_scale"),
         ({"window_seconds": 0}, "window_seconds"),
+        ({"window_seconds": 1e300}, "window_seconds must be above 0 and at most 3600 seconds, got 1e"),
         ({"vae": "nowhere"}, "no checkpoint 'nowhere'"),
         ({"network": {"width": 3}}, "unknown fields width"),
         ({"network": {"channels": [4, 4]}}, "refuses"),
@@ -701,6 +709,28 @@ def test_a_wrong_config_is_named(root, changes, words):
         load_separator("tiny", device="cpu")
     message = str(error.value)
     assert "\n" not in message and str(root / "tiny") in message
+
+
+def test_a_text_encoder_that_is_not_there_is_named_with_the_file(root, monkeypatch):
+    monkeypatch.setattr(latent, "load_text_encoder", load_text_encoder)
+    edit_config(root, text_encoder="")
+    with pytest.raises(ValueError, match=r"tiny/config\.json: unknown text encoder ''"):
+        load_separator("tiny", device="cpu")
+
+
+@both_kinds
+def test_a_network_with_a_gate_is_sampled_by_its_own_process_only(root, kind):
+    """Its gate mixes in an answer of that process: sampled by the other, the estimate comes out 50 dB too loud."""
+    other = "diffusion" if kind == "flow" else "flow"
+    for copies in (kind, other):
+        sizes = replace(TINY, copies=copies)
+        save_network(root / "tiny", VelocityNetwork(sizes), {"system": kind, "network": sizes, "vae": "tiny-vae"})
+        if copies == kind:
+            assert load_separator("tiny", device="cpu").process == kind
+            continue
+        with pytest.raises(ValueError, match=f"config.json: .*copies says '{other}', .* samples by '{kind}'") as error:
+            load_separator("tiny", device="cpu")
+        assert "\n" not in str(error.value)
 
 
 def test_another_encoder_vae_or_vocoder_than_the_trained_one_is_named(root, monkeypatch):

@@ -272,7 +272,9 @@ def test_an_oracle_needs_its_target():
         OracleMask(kind="perfect")
 
 
-@pytest.mark.parametrize("arguments", [{"hop_length": 600}, {"n_fft": 511}, {"top_db": 0.0}])
+@pytest.mark.parametrize(
+    "arguments", [{"hop_length": 600}, {"hop_length": 10**30}, {"n_fft": 511}, {"n_fft": 10**30}, {"top_db": 0.0}]
+)
 def test_impossible_frames_are_refused(arguments):
     with pytest.raises(ValueError):
         separator(Ones(), **arguments)
@@ -334,6 +336,7 @@ def test_an_unknown_system_is_told_what_exists(root):
         ({"sample_rate": 8_000}, "8000"),
         ({"n_fft": "big"}, "n_fft is 'big'"),
         ({"hop_length": 500}, "hop_length"),
+        ({"system": ["mask"]}, r"system is \['mask'\], a separator is one of"),
         ({"network": {"width": 3}}, "unknown fields width"),
         ({"network": {"channels": [4, 4]}}, "channels"),
         ({"network": {"channels": [4, "x", 8, 8]}}, "refuses"),
