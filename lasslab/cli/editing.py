@@ -110,8 +110,6 @@ def triplets(
         raise ValueError("--min-similarity needs --tagger: name one, such as clap-lab")
     if number < 1:
         raise ValueError(f"n must be at least 1, got {number}")
-    if seed < 0:
-        raise ValueError(f"a seed is a whole number of at least 0, got {seed}")
     with new_folder(output) as folder:
         clips = _clips(corpus, folds, split)
         keep, about = None, {}

@@ -13,6 +13,7 @@ from lasslab.cli.options import (
     IN_TURN,
     IN_TURN_HELP,
     KEEP_DB_HELP,
+    SETTINGS,
     Device,
     Guidance,
     Seed,
@@ -265,8 +266,11 @@ def _sampled(loaded: dict[str, "System"], **swept: "Sequence[Any] | None") -> di
         Name, with the settings that have several values -> system.
 
     Raises:
-        ValueError: there are settings and no system samples, or a system refuses one.
+        ValueError: a value is given twice, there are settings and no system samples, or a system refuses one.
     """
+    for name, values in swept.items():
+        if twice := [value for value, count in Counter(values or ()).items() if count > 1]:
+            raise ValueError(f"{SETTINGS[name]} {twice[0]} is given twice: name each value once")
     combinations = [
         dict(zip(swept, values, strict=True)) for values in product(*(each or [None] for each in swept.values()))
     ]

@@ -13,7 +13,17 @@ if TYPE_CHECKING:
 
 System = Annotated[str, typer.Option("--system", help="Name or folder of a checkpoint, or a baseline.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, ...")]
-Seed = Annotated[int, typer.Option(help="Decides everything random.")]
+LARGEST_SEED = 2**63 - 1  # what torch and NumPy both take
+
+
+def check_seed(seed: int) -> int:
+    """Refuse a seed that no generator takes, before any work is done."""
+    if not 0 <= seed <= LARGEST_SEED:
+        raise ValueError(f"--seed must be a whole number from 0 to {LARGEST_SEED}, got {seed}: 0 is usual")
+    return seed
+
+
+Seed = Annotated[int, typer.Option(callback=check_seed, help="Decides everything random.")]
 Steps = Annotated[int | None, typer.Option("--steps", help="Steps of a generative system; its own when left out.")]
 Guidance = Annotated[
     float | None, typer.Option("--guidance", help="How much more than usual the words count; 1 is no guidance.")
@@ -67,14 +77,19 @@ def with_sampling(system: "Separator | Editor", **settings: Any) -> "Separator |
         The system itself, or a copy.
 
     Raises:
-        ValueError: the system does not sample, or refuses a setting.
+        ValueError: the system does not sample, or refuses a setting; names the option.
     """
     given = [name for name, value in settings.items() if value is not None]
     if not given:
         return system
     if not hasattr(system, "with_sampling"):
         raise ValueError(f"{SETTINGS[given[0]]} is for systems that sample, {system.name} does not: leave it out")
-    return system.with_sampling(**settings)
+    for name in given:  # one by one, to know which is refused
+        try:
+            system = system.with_sampling(**{name: settings[name]})
+        except ValueError as error:
+            raise ValueError(f"{SETTINGS[name]}: {error}") from error
+    return system
 
 
 def whole_numbers(text: str, *, name: str) -> list[int]:

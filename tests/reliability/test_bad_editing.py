@@ -139,9 +139,17 @@ def test_settings_of_what_does_not_sample(evaluate, refused, audio, tmp_path):
 
 
 def test_steps_that_are_none(evaluate, tiny_editor):
-    evaluate(
-        GOOD, words=["n_steps must be a whole number of at least 1", "0"], options=("--steps", 0), system=tiny_editor
-    )
+    words = ["--steps: n_steps must be a whole number from 1 to 10000"]
+    for steps in (0, 99999999999999999999):
+        evaluate(GOOD, words=[*words, steps], options=("--steps", steps), system=tiny_editor)
+    evaluate(GOOD, words=["--steps 2 is given twice"], options=("--steps", 2, "--steps", 2), system=tiny_editor)
+
+
+def test_guidance_beyond_reason(evaluate, refused, tiny_editor, audio, tmp_path):
+    words = ["--guidance: guidance_scale must be 0 to 100", "1e+30"]
+    evaluate(GOOD, words=words, options=("--guidance", 1e30), system=tiny_editor)
+    command = ("edit", audio / "rain.wav", "add a dog", "-o", tmp_path / "o.wav", "--system", tiny_editor)
+    refused(*command, "--guidance", 1e30, words=words)
 
 
 def test_embeddings_reports_and_batches(evaluate, tmp_path):
