@@ -4,6 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
+
 from lasslab.cli.options import check_output, is_terminal
 
 if TYPE_CHECKING:
@@ -25,7 +27,8 @@ def process_recording(
         seed: decides everything random.
 
     Returns:
-        What was written, in a line.
+        What was written, in a line. Where it is silent because the recording is so quiet, that is said on standard
+        error.
 
     Raises:
         ValueError: a place that cannot be written, a silent or unreadable recording, or what the system refuses.
@@ -33,7 +36,7 @@ def process_recording(
     import torch
 
     from lasslab.signal.audio import scan_audio
-    from lasslab.systems.streaming import process_file
+    from lasslab.systems.streaming import SILENCE_DB, process_file
 
     check_output(output, audio)
     scan = scan_audio(audio)
@@ -42,6 +45,12 @@ def process_recording(
     system = load()
     generator = torch.Generator().manual_seed(seed)
     written = process_file(system, audio, output, words, generator=generator, scan=scan, progress=is_terminal())
+    if written.level_db <= SILENCE_DB and hasattr(system, "silent_db"):
+        typer.echo(
+            f"lasslab: {audio} is so quiet, below {system.silent_db:g} dB of full scale up to 8 kHz, that it is "
+            f"silence to {system.name} and {output} is silent: raise the level of the recording first",
+            err=True,
+        )
     level = f"{written.level_db:.1f} dB of the recording's level"
     seconds = written.n_samples / written.sample_rate
     return f"{output}: {seconds:.2f} s, {written.sample_rate} Hz, {level} ({system.name})"

@@ -8,6 +8,7 @@ A file is read and written whole (`read_audio`, `save_audio`) or as a stream of 
 `save_blocks`), in memory that does not depend on its length; both give the same samples.
 """
 
+import io
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -206,6 +207,33 @@ def save_blocks(
         write_atomically(path, lambda temporary: _encode(temporary, path, blocks, sample_rate, n_channels, file_format))
     except OSError as error:
         raise ValueError(f"{path} cannot be written ({error.strerror}): check space and rights") from error
+
+
+def clips(path: str | Path) -> bool:
+    """Whether a file of this name cuts off what goes beyond full scale: every format but 32-bit float WAV."""
+    return FORMATS[Path(path).suffix.lower()][1] != "FLOAT"
+
+
+def check_format(path: str | Path, *, sample_rate: int, n_channels: int) -> None:
+    """Refuse, before there are any samples, a file that `save_blocks` could not write.
+
+    Args:
+        path: file to write.
+        sample_rate: Hz.
+        n_channels: C.
+
+    Raises:
+        ValueError: unknown suffix, no such folder, or a rate or channel count that the format cannot hold.
+    """
+    import soundfile
+
+    path = Path(path)
+    _check_destination(path)
+    file_format, subtype = FORMATS[path.suffix.lower()]
+    try:
+        soundfile.SoundFile(io.BytesIO(), "w", int(sample_rate), n_channels, subtype, format=file_format).close()
+    except soundfile.SoundFileError as error:
+        raise ValueError(_unfit(path, sample_rate, n_channels, file_format)) from error
 
 
 def resample(waveform: Tensor, *, orig_rate: int, new_rate: int) -> Tensor:
@@ -416,7 +444,7 @@ def _read_samples(file: "soundfile.SoundFile", path: Path, n_samples: int) -> Te
 def _check_peak(path: Path, samples: Tensor, *, at: str = "") -> None:
     """Refuse what goes beyond full scale in a format that cannot hold it."""
     peak = samples.abs().max().item()
-    if peak > 1 and FORMATS[path.suffix.lower()][1] != "FLOAT":
+    if peak > 1 and clips(path):
         raise ValueError(f"{path} would clip, its peak is {peak:.3g} of 1{at}: lower the level or save as .wav")
 
 
@@ -470,10 +498,7 @@ def _encode(
     """Write the blocks to `temporary`, the file that will be `path`."""
     import soundfile
 
-    unfit = (
-        f"{path} cannot hold {n_channels} channels at {sample_rate} Hz in {file_format}: "
-        "resample to 16000 Hz, mix down with to_mono, or save as .wav"
-    )
+    unfit = _unfit(path, sample_rate, n_channels, file_format)
     sink = _Sink(temporary)
     subtype = FORMATS[path.suffix.lower()][1]
     with sink.file:
@@ -495,6 +520,13 @@ def _encode(
             with suppress(soundfile.SoundFileError):
                 file.close()  # before the file that it writes into
             raise
+
+
+def _unfit(path: Path, sample_rate: int, n_channels: int, file_format: str) -> str:
+    return (
+        f"{path} cannot hold {n_channels} channels at {sample_rate} Hz in {file_format}: "
+        "resample to 16000 Hz, mix down with to_mono, or save as .wav"
+    )
 
 
 def _checked(path: Path, blocks: Iterable[Tensor], sample_rate: int, n_channels: int) -> Iterator[Tensor]:

@@ -38,10 +38,20 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lasslab.signal.audio import SAMPLE_RATE, AudioScan, check_waveform, read_blocks, save_blocks, scan_audio
+from lasslab.signal.audio import (
+    SAMPLE_RATE,
+    AudioScan,
+    check_format,
+    check_waveform,
+    clips,
+    read_blocks,
+    save_blocks,
+    scan_audio,
+)
 from lasslab.systems.separation import Separator
 
 WINDOW, OVERLAP, CONTEXT = 10.0, 1.0, 0.5  # seconds; the hop is 8 s
+SILENCE_DB = -120.0  # level of an estimate over that of the recording, below which it is silence
 
 
 @dataclass(frozen=True)
@@ -263,7 +273,7 @@ class ProcessedFile:
         n_samples: T.
         sample_rate: Hz.
         n_channels: C.
-        level_db: level of the estimate over that of the recording, dB, at least -120.
+        level_db: level of the estimate over that of the recording, dB, at least `SILENCE_DB`.
     """
 
     n_samples: int
@@ -287,6 +297,9 @@ def process_file(
 ) -> ProcessedFile:
     """Separate or edit a sound file into another, reading and writing as it goes.
 
+    How loud the estimate is, is known at its end. So where the format of the destination would clip it, the estimate is
+    written as float WAV first, beside the destination, and copied from there; if it cannot be, the WAV stays.
+
     Args:
         system: any separator or editor.
         source: WAV, FLAC, OGG or MP3 file.
@@ -304,7 +317,8 @@ def process_file(
 
     Raises:
         ValueError: see `scan_audio`, `save_blocks` and `Streaming`; or source and destination are one file. What was
-            at the destination stays.
+            at the destination stays. An estimate that the destination cannot hold, because it would clip or the disk is
+            full, is kept as float WAV, under a name that was free and that the message tells.
     """
     source, destination = Path(source), Path(destination)
     scan = scan or scan_audio(source)
@@ -317,9 +331,36 @@ def process_file(
     # Blocks of a window: a file that fits into one is one call on the very samples of `read_audio`.
     blocks = read_blocks(source, n_samples=streaming._cut(rate).n_window)
     pieces = _Meter(streaming.stream(blocks, query, sample_rate=rate, generator=generator), scan, progress)
-    save_blocks(destination, pieces, sample_rate=rate, n_channels=scan.n_channels, n_samples=scan.n_samples)
+    _save(destination, pieces, scan)
     kept = math.sqrt(pieces.energy / (scan.n_samples * scan.n_channels)) / max(scan.rms, 1e-12)
-    return ProcessedFile(pieces.n_samples, rate, scan.n_channels, 20 * math.log10(max(kept, 1e-6)))
+    level_db = max(20 * math.log10(max(kept, 1e-12)), SILENCE_DB)
+    return ProcessedFile(pieces.n_samples, rate, scan.n_channels, level_db)
+
+
+def _save(destination: Path, pieces: Iterable[Tensor], scan: AudioScan) -> None:
+    """Write the pieces of an estimate as they come; none that came to its end is lost, see `process_file`."""
+    layout = {"sample_rate": scan.sample_rate, "n_channels": scan.n_channels}
+    check_format(destination, **layout)
+    if not clips(destination):
+        save_blocks(destination, pieces, **layout, n_samples=scan.n_samples)
+        return
+    estimate = destination.with_name(f".{destination.name}.{os.getpid()}.wav")
+    try:
+        save_blocks(estimate, pieces, **layout, n_samples=scan.n_samples)
+        try:
+            save_blocks(destination, read_blocks(estimate), **layout)
+        except ValueError as error:
+            kept = _free_name(destination.with_suffix(".wav"))
+            os.replace(estimate, kept)
+            raise ValueError(f"{error}; nothing is lost, the result was saved as {kept}") from error
+    finally:
+        estimate.unlink(missing_ok=True)
+
+
+def _free_name(path: Path) -> Path:
+    """The path, or one with a number before its suffix where something has that name."""
+    names = (path, *(path.with_stem(f"{path.stem}-{number}") for number in range(1, 10_000)))
+    return next(name for name in names if not name.exists())
 
 
 @dataclass(frozen=True)

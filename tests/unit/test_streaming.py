@@ -464,9 +464,39 @@ def test_clipping_is_found_when_it_comes(tmp_path, recording):
     louder = Heard(lambda window, _: 6 * window)
     with pytest.raises(ValueError, match=r"out\.flac would clip, its peak is \d\.\d+ of 1.*: .*save as \.wav"):
         process_file(louder, recording, tmp_path / "out.flac", "a dog", **SHORT)
-    assert [path.name for path in tmp_path.iterdir()] == ["recording.wav"]
-    process_file(louder, recording, tmp_path / "out.wav", "a dog", **SHORT)
-    assert read_audio(tmp_path / "out.wav")[0].abs().max() > 1
+    process_file(louder, recording, tmp_path / "whole.wav", "a dog", **SHORT)
+    whole = read_audio(tmp_path / "whole.wav")[0]
+    assert whole.abs().max() > 1
+
+
+@pytest.mark.parametrize("suffix", [".flac", ".ogg", ".mp3"])
+@pytest.mark.parametrize("existing", [None, b"what was there before"])
+def test_an_estimate_that_would_clip_is_kept_as_wav(tmp_path, recording, suffix, existing):
+    louder = Heard(lambda window, _: 6 * window)
+    destination = tmp_path / f"recording{suffix}"  # recording.wav, the name that comes to mind first, is taken
+    before = recording.read_bytes()
+    if existing:
+        destination.write_bytes(existing)
+    process_file(louder, recording, tmp_path / "whole.wav", "a dog", **SHORT)
+    for name in ("recording-1.wav", "recording-2.wav"):
+        with pytest.raises(ValueError, match=rf"{suffix} would clip, .*; nothing is lost, .* saved as .*{name}"):
+            process_file(louder, recording, destination, "a dog", **SHORT)
+        assert torch.equal(read_audio(tmp_path / name)[0], read_audio(tmp_path / "whole.wav")[0])
+    there = ["recording-1.wav", "recording-2.wav", "recording.wav", "whole.wav"]
+    assert sorted(path.name for path in tmp_path.glob("*.wav")) == there
+    assert len(list(tmp_path.iterdir())) == len(there) + bool(existing)
+    assert recording.read_bytes() == before
+    assert not existing or destination.read_bytes() == existing
+
+
+def test_what_a_format_cannot_hold_is_refused_before_any_work(tmp_path):
+    for suffix, rate, channels in ((".mp3", 96_000, 1), (".mp3", 44_100, 6), (".flac", 44_100, 9)):
+        source = tmp_path / f"{channels}-{rate}.wav"
+        save_audio(source, noise(channels, rate), sample_rate=rate)
+        system, before = Heard(), sorted(tmp_path.iterdir())
+        with pytest.raises(ValueError, match=f"out\\{suffix} cannot hold {channels} channels at {rate} Hz"):
+            process_file(system, source, tmp_path / f"out{suffix}", "a dog", **SHORT)
+        assert not system.windows and sorted(tmp_path.iterdir()) == before
 
 
 def test_a_broken_sample_late_in_the_file_is_found_before_any_work(tmp_path):
@@ -506,12 +536,32 @@ def test_command_shows_a_bar_to_people(lasslab, tmp_path, monkeypatch):
     assert code == 0 and "of 25 s of sound" in errors
 
 
-def test_command_refuses_clipping_in_one_line(lasslab, tmp_path):
+def test_command_says_in_one_line_where_a_result_is_that_would_clip(lasslab, tmp_path):
     save_audio(tmp_path / "loud.wav", 20 * noise(25 * RATE), sample_rate=RATE)
     out = tmp_path / "out.flac"
     code, said, errors = lasslab("separate", tmp_path / "loud.wav", "a dog", "-o", out, "--system", "mixture")
     assert code == 2 and said == "" and errors.count("\n") == 1 and "would clip" in errors
-    assert [path.name for path in tmp_path.iterdir()] == ["loud.wav"]
+    assert f"the result was saved as {tmp_path / 'out.wav'}" in errors
+    assert {path.name for path in tmp_path.iterdir()} == {"loud.wav", "out.wav"}
+    assert torch.equal(read_audio(tmp_path / "out.wav")[0], read_audio(tmp_path / "loud.wav")[0])
+
+
+class Deaf(Silence):
+    """Takes what is faint for silence, as systems that generate do."""
+
+    silent_db = -80.0
+
+
+def test_command_warns_of_a_recording_that_is_taken_for_silence(lasslab, tmp_path, monkeypatch):
+    monkeypatch.setattr("lasslab.systems.separation.load_separator", lambda name, device: Deaf())
+    save_audio(tmp_path / "faint.wav", 1e-4 * noise(RATE), sample_rate=RATE)
+    out = tmp_path / "out.wav"
+    code, said, errors = lasslab("separate", tmp_path / "faint.wav", "a dog", "-o", out)
+    assert code == 0 and "-120.0 dB" in said and not read_audio(out)[0].any()
+    assert errors.count("\n") == 1 and f"{tmp_path / 'faint.wav'} is so quiet, below -80 dB of full scale" in errors
+    assert f"it is silence to silence and {out} is silent: raise the level" in errors
+    monkeypatch.undo()  # of a system that hears anything, a silent answer says that nothing was found
+    assert lasslab("separate", tmp_path / "faint.wav", "a dog", "-o", out, "--system", "silence")[2] == ""
 
 
 # --- memory
