@@ -88,8 +88,9 @@ def _mean(values: Tensor, seed: int) -> dict[str, Any]:
     values = values[values.isfinite()]
     if not len(values):
         return {"value": None, "interval": None}
-    interval = bootstrap_interval(values, confidence=CONFIDENCE, seed=seed)
-    return {"value": values.mean().item(), "interval": list(interval)}
+    # of one value it would have no width: nothing is known of how far others lie
+    interval = list(bootstrap_interval(values, confidence=CONFIDENCE, seed=seed)) if len(values) > 1 else None
+    return {"value": values.mean().item(), "interval": interval}
 
 
 @dataclass(frozen=True, eq=False)

@@ -252,11 +252,11 @@ def notes(reports: Sequence[Json]) -> list[str]:
     if any(bias is None for bias in biases):
         found.append(f"{DASH} : FAD and IS are undefined for one item.")
     else:
-        low, high = (decimals(ends, 3) for ends in (min(biases), max(biases)))
-        size = low if low == high else f"{low} to {high}"
+        low, high = (decimals(max(end, 0.0), 3) for end in (min(biases), max(biases)))  # below 0: found by chance
+        size = f"about {low}" if low == high else f"about {low} to {high}" if min(biases) >= 0 else f"up to {high}"
         few = ", which is few" if about["items"] <= about["dimensions"] else ""
         found.append(
-            f"FAD of {about['items']} items in {about['dimensions']} dimensions{few}: about {size} of a system's is "
+            f"FAD of {about['items']} items in {about['dimensions']} dimensions{few}: {size} of a system's is "
             "bias, so compare figures of equal numbers only."
         )
     costs = [report["cost"] for report in reports if report.get("cost")]

@@ -104,8 +104,8 @@ class Report(Printed):
         return {name: column.std().item() if len(column) > 1 else None for name, column in columns.items()}
 
     @property
-    def interval(self) -> dict[str, tuple[float, float] | None]:
-        """95 % bootstrap interval of each mean, in dB."""
+    def interval(self) -> dict[str, list[float] | None]:
+        """95 % bootstrap interval of each mean, in dB; None for fewer than two items."""
         return _interval(self.scores, self.provenance["seed"])
 
     @property
@@ -129,8 +129,7 @@ class Report(Printed):
         groups = []
         for name, numbers in breakdown.groups.items():
             scores = self.scores[numbers]
-            interval = {metric: list(e) if e else None for metric, e in _interval(scores, self._seed).items()}
-            group = {"name": name, "n": len(numbers), "mean": _mean(scores), "interval": interval}
+            group = {"name": name, "n": len(numbers), "mean": _mean(scores), "interval": _interval(scores, self._seed)}
             groups.append(group | {"oracle_mask": _mean(self.floors["oracle_mask"][numbers])})
         return {"key": breakdown.key, "title": breakdown.title, "groups": groups}
 
@@ -158,7 +157,7 @@ class Report(Printed):
             "heading": self.heading,
             "mean": self.mean,
             "std": self.std,
-            "interval": {name: list(ends) if ends else None for name, ends in self.interval.items()},
+            "interval": self.interval,
             "undefined": self.undefined,
             "floors": {name: _mean(scores) for name, scores in self.floors.items()},
             "breakdown": {"class": self.by_class, "snr": self.by_snr},
@@ -226,7 +225,7 @@ def _difference(a: Report, b: Report) -> dict[str, Any]:
         better = ((difference > 0).double() + 0.5 * (difference == 0).double()).mean().item()
         found["n"][metric] = len(difference)
         found["mean"][metric] = difference.mean().item() if defined else None
-        found["interval"][metric] = list(mean_interval(difference, a.provenance["seed"])) if defined else None
+        found["interval"][metric] = mean_interval(difference, a.provenance["seed"])
         found["better"][metric] = better if defined else None
     if a.embedding is not None and b.embedding is not None:
         found["embedding"] = a.embedding.own.minus(b.embedding.own)
@@ -279,9 +278,9 @@ def save(path: str | os.PathLike[str], content: dict[str, Any]) -> None:
     write_json(path, content)
 
 
-def mean_interval(values: Tensor, seed: int) -> tuple[float, float]:
-    """95 % bootstrap interval of a mean."""
-    return bootstrap_interval(values, confidence=CONFIDENCE, seed=seed)
+def mean_interval(values: Tensor, seed: int) -> list[float] | None:
+    """95 % bootstrap interval of a mean; None for fewer than two values, which do not say how far apart others lie."""
+    return list(bootstrap_interval(values, confidence=CONFIDENCE, seed=seed)) if len(values) > 1 else None
 
 
 def _columns(scores: Tensor) -> dict[str, Tensor]:
@@ -293,8 +292,8 @@ def _mean(scores: Tensor) -> dict[str, float | None]:
     return {name: column.mean().item() if len(column) else None for name, column in _columns(scores).items()}
 
 
-def _interval(scores: Tensor, seed: int) -> dict[str, tuple[float, float] | None]:
-    return {name: mean_interval(c, seed) if len(c) else None for name, c in _columns(scores).items()}
+def _interval(scores: Tensor, seed: int) -> dict[str, list[float] | None]:
+    return {name: mean_interval(column, seed) for name, column in _columns(scores).items()}
 
 
 def _finite(score: float) -> float | None:

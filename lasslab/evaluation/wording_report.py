@@ -119,7 +119,7 @@ class WordingReport(Printed):
             "n": len(rows),
             "caption": {"sdri": caption.mean().item()},
             "paraphrase": {"sdri": paraphrase.mean().item()},
-            "loss": {"mean": loss.mean().item(), "interval": list(mean_interval(loss, self.provenance["seed"]))},
+            "loss": {"mean": loss.mean().item(), "interval": mean_interval(loss, self.provenance["seed"])},
         }
 
     @property

@@ -12,7 +12,7 @@ import torch
 from doubles import Bands, BatchedDice, Dice, Scripted
 
 from lasslab.data.pairs import load_pair, read_pairs
-from lasslab.evaluation import batches
+from lasslab.evaluation import batches, embedding_tables
 from lasslab.evaluation.benchmark import evaluate
 from lasslab.evaluation.distances import (
     clap_score,
@@ -152,7 +152,7 @@ def test_one_pair_has_no_figure_of_a_set(pairs):
     report = run(ConstantGain(0.5), pairs[:1])
     metrics = report.to_json()["embedding"]["metrics"]
     assert metrics["fad"] == {"value": None, "interval": None, "bias": None}
-    assert metrics["kl"]["value"] is not None and metrics["kl"]["interval"] == [metrics["kl"]["value"]] * 2
+    assert metrics["kl"]["value"] is not None and metrics["kl"]["interval"] is None
     assert "FAD and IS are undefined for one item" in report.table()
 
 
@@ -462,6 +462,18 @@ mask - mixture     -0.500 [-0.500, -0.500]  25.0 [25.0, 25.0]  25.0 [25.0, 25.0]
 def test_golden():
     reports = (made_report("flow", 0.1, 0.5, 60.0, 7.0), made_report("mask", 0.3, 0.75, 55.0, 8.3))
     assert Comparison(reports).table().endswith("\n\n" + GOLDEN)
+
+
+def test_a_bias_that_chance_made_negative_is_said_to_be_none():
+    def noted(*biases: float) -> str:
+        reports = [made_report(f"system {n}", 0.1, 0.5, 60.0, 7.0).to_json() for n, _ in enumerate(biases)]
+        for report, bias in zip(reports, biases, strict=True):
+            report["embedding"]["metrics"]["fad"]["bias"] = bias
+        return next(note for note in embedding_tables.notes(reports) if note.startswith("FAD of"))
+
+    assert "which is few: about 0.002 to 0.004 of a system's is bias" in noted(0.004, 0.002)
+    assert "which is few: up to 0.004 of a system's is bias" in noted(0.004, -0.001)
+    assert "which is few: about 0.000 of a system's is bias" in noted(-0.002, -0.001)
 
 
 @pytest.mark.real_audio
