@@ -294,10 +294,15 @@ def _load_audioldm(name: str) -> MelVAE:
     """AudioLDM's VAE from the hub or from a folder, subfolder `vae`; safetensors only, and all of them."""
     from diffusers import AutoencoderKL
     from diffusers.utils import logging
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.CRITICAL)  # what is wrong is said below, in one line
     try:
+        if not Path(name).is_dir():
+            # asked first: of a file that was never fetched, and cannot be, diffusers says that the hub has none
+            hf_hub_download(name, f"vae/{CONFIG_FILE}")
         # what the file says: the class would fill in a scaling factor of its own
         config = audioldm_config(AutoencoderKL.load_config(name, subfolder="vae"))
         blocks, found = AutoencoderKL.from_pretrained(
@@ -308,6 +313,11 @@ def _load_audioldm(name: str) -> MelVAE:
         if broken := [key for key, tensor in blocks.state_dict().items() if not torch.isfinite(tensor).all()]:
             raise ValueError(f"{broken[0]} holds NaN or infinite weights")
         return MelVAE(config, blocks=blocks)
+    except LocalEntryNotFoundError as error:
+        raise ValueError(
+            f"the VAE of {name} is not on this machine and the hub is out of reach: download it first, where there "
+            f"is a network and HF_HUB_OFFLINE is not set, with: hf download {name} --include 'vae/*'"
+        ) from error
     except Exception as error:  # the hub raises a dozen kinds
         reason = (str(error).strip() or type(error).__name__).partition("\n")[0]
         raise ValueError(f"the VAE of {name} cannot be loaded ({reason}): check the name and the network") from error

@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -288,12 +289,12 @@ def test_other_broken_folders_are_refused(tmp_path):
 
 
 def test_the_hub_that_cannot_be_reached_is_one_line(monkeypatch):
-    from diffusers import AutoencoderKL
+    import huggingface_hub
 
     def unreachable(*_, **__):
         raise OSError("no route\nto host")
 
-    monkeypatch.setattr(AutoencoderKL, "load_config", unreachable)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", unreachable)
     with pytest.raises(ValueError, match=r"cvssp/audioldm-s-full-v2 cannot be loaded \(no route\)") as error:
         load_vae("cvssp/audioldm-s-full-v2")
     one_line(error)
@@ -382,3 +383,16 @@ def test_a_posterior_of_any_shape_has_a_kl():
     flat = Posterior(mean, log_variance)
     image = Posterior(mean.reshape(3, 5, 1, 1), log_variance.reshape(3, 5, 1, 1))
     assert torch.allclose(flat.kl(), image.kl()) and torch.allclose(image.channel_kl().mean(1), image.kl())
+
+
+def test_what_was_never_downloaded_is_said_to_be_so(monkeypatch, tmp_path, capfd):
+    import huggingface_hub
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    download = partial(huggingface_hub.hf_hub_download, cache_dir=tmp_path)  # an empty one
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    with pytest.raises(ValueError, match="the VAE of cvssp/audioldm-s-full-v2 is not on this machine") as error:
+        load_vae("cvssp/audioldm-s-full-v2")
+    assert "hf download cvssp/audioldm-s-full-v2 --include 'vae/*'" in one_line(error)
+    assert capfd.readouterr().err == "", "all is said in one line"
