@@ -84,6 +84,8 @@ class VAEConfig:
         object.__setattr__(self, "channels", tuple(self.channels))  # JSON knows lists only
         if not self.channels or min((*self.channels, self.n_res_blocks, self.latent_channels)) < 1:
             raise ValueError(f"widths and counts must be positive, got {self.channels}, {self.n_res_blocks} blocks")
+        if self.n_res_blocks > 64:  # the rest fails where it is allocated; blocks would be added until memory is full
+            raise ValueError(f"a level has at most 64 residual blocks, got {self.n_res_blocks}: 1 or 2 is usual")
         if not (self.scaling_factor > 0 and self.mel_scale > 0):
             raise ValueError(f"scales must be positive, got {self.scaling_factor} and {self.mel_scale}")
         if self.patch * 2 ** (len(self.channels) - 1) != REDUCTION:

@@ -68,6 +68,8 @@ class VelocityConfig:
         counts = (*self.channels, self.n_res_blocks, self.head_width, self.latent_channels, self.text_dim)
         if not self.channels or min(counts) < 1:
             raise ValueError(f"widths and counts must be positive, got {counts}")
+        if self.n_res_blocks > 64:  # the rest fails where it is allocated; blocks would be added until memory is full
+            raise ValueError(f"a level has at most 64 residual blocks, got {self.n_res_blocks}: 1 or 2 is usual")
         if any(width % 8 for width in self.channels):
             raise ValueError(f"channels must be multiples of 8, in which they are normalised, got {self.channels}")
         if len(self.attention) != len(self.channels):

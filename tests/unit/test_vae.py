@@ -108,6 +108,7 @@ def test_another_shape_is_refused(shape):
         ({"channels": ()}, "positive"),
         ({"channels": (4, 0)}, "positive"),
         ({"n_res_blocks": 0}, "positive"),
+        ({"n_res_blocks": 10**30}, "at most 64 residual blocks"),
         ({"scaling_factor": 0.0}, "scales must be positive"),
         ({"scaling_factor": float("nan")}, "scales must be positive"),
         ({"mel_scale": -1.0}, "scales must be positive"),

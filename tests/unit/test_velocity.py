@@ -71,6 +71,7 @@ def test_the_full_size_is_flowsep_s():
     [
         ({"channels": ()}, "positive"),
         ({"text_dim": 0}, "positive"),
+        ({"n_res_blocks": 10**30}, "at most 64 residual blocks"),
         ({"channels": (16, 36)}, "multiples of 8"),
         ({"attention": (True,)}, "one yes or no for each level"),
         ({"copies": "magic"}, "copies is one of flow, diffusion, or nothing, got 'magic'"),
