@@ -31,7 +31,7 @@ from lasslab.signal.audio import SAMPLE_RATE
 from lasslab.signal.files import write_json
 from lasslab.signal.levels import level_gain
 from lasslab.signal.mel import log_mel_spectrogram
-from lasslab.training.fit import Adversary, FitResult
+from lasslab.training.fit import Adversary, FitResult, check_at_least, check_positive, check_shares
 from lasslab.training.runs import check_folder, fit_recipe, start_weights
 from lasslab.training.sounds import SoundRecipe, check_size, drawn_mixtures, held_out_mixtures, mixed_batches
 
@@ -150,6 +150,10 @@ class VAERecipe(SoundRecipe):
 
     def __post_init__(self) -> None:
         check_size(self.size, SIZES)
+        check_at_least(self, 0, "beta", "free_nats", "gain_db", "loss_adversarial", "adversary_from")
+        check_at_least(self, 1, "n_validation")
+        check_positive(self, "adversary_learning_rate")
+        check_shares(self, "silence")
         super().__post_init__()
 
 

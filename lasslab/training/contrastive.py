@@ -25,7 +25,7 @@ from lasslab.models.clap import CLAP, SIZES
 from lasslab.models.text import TextCache, TextEncoder, load_text_encoder
 from lasslab.signal.audio import SAMPLE_RATE, fit_length
 from lasslab.signal.mel import log_mel_spectrogram
-from lasslab.training.fit import FitResult
+from lasslab.training.fit import FitResult, check_at_least
 from lasslab.training.runs import check_folder, fit_recipe
 from lasslab.training.sounds import SoundRecipe, check_size, drawn_mixtures, held_out_clips
 
@@ -177,6 +177,7 @@ class ContrastiveRecipe(SoundRecipe):
 
     def __post_init__(self) -> None:
         check_size(self.size, SIZES)
+        check_at_least(self, 0, "gain_db", "classification")
         super().__post_init__()
 
 

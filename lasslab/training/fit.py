@@ -24,8 +24,9 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +44,27 @@ Save = Callable[[Path, nn.Module, Mapping], object]
 
 class SlowPrecision(UserWarning):
     """A precision that the processor has no arithmetic for: it trains, and takes many times as long."""
+
+
+def check_at_least(config: Any, minimum: int, *names: str) -> None:
+    """Refuse settings below a number, and those that are no number."""
+    for name in names:
+        if not getattr(config, name) >= minimum:
+            raise ValueError(f"{name} must be at least {minimum}, got {getattr(config, name)}")
+
+
+def check_positive(config: Any, *names: str) -> None:
+    """Refuse settings that are not above 0."""
+    for name in names:
+        if not getattr(config, name) > 0:
+            raise ValueError(f"{name} must be positive, got {getattr(config, name)}")
+
+
+def check_shares(config: Any, *names: str) -> None:
+    """Refuse settings that are not from 0 to 1."""
+    for name in names:
+        if not 0 <= getattr(config, name) <= 1:
+            raise ValueError(f"{name} is a share in [0, 1], got {getattr(config, name)}")
 
 
 @dataclass(frozen=True)
@@ -65,6 +87,9 @@ class FitConfig:
             and saved.
         seed: of everything random that is not the data.
         device: "auto" or "cpu".
+
+    Raises:
+        ValueError: a setting is out of its range, or a number, here or in a recipe, is infinite or none; it is named.
     """
 
     n_steps: int = 1_000
@@ -86,17 +111,20 @@ class FitConfig:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("n_steps", "batch_size", "accumulate"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate must be positive, got {self.learning_rate}")
+        check_at_least(self, 1, "n_steps", "batch_size", "accumulate")
+        check_at_least(self, 0, "min_learning_rate", "warmup_steps", "weight_decay", "max_grad_norm", "n_workers")
+        check_at_least(self, 0, "log_every", "validate_every", "save_every", "picture_every", "seed")
+        check_positive(self, "learning_rate")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must be in [0, 1), got {self.ema_decay}")
         if self.mixed_precision not in ("no", "bf16", "fp16"):
             raise ValueError(f"mixed_precision is 'no', 'bf16' or 'fp16', got {self.mixed_precision!r}")
         if self.device not in ("auto", "cpu"):
             raise ValueError(f"device is 'auto' or 'cpu', got {self.device!r}")
+        for field in fields(self):  # those of a recipe too; what has no bound of its own is refused here
+            value = getattr(self, field.name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"{field.name} must be a finite number, got {value}")
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from lasslab.models.text import TextCache, load_text_encoder
 from lasslab.models.vae import MelVAE, load_vae
 from lasslab.models.velocity import SIZES, VelocityNetwork, condition_on
 from lasslab.signal.audio import SAMPLE_RATE
-from lasslab.training.fit import FitResult
+from lasslab.training.fit import FitResult, check_at_least, check_shares
 from lasslab.training.latents import LatentPairs, cached_text
 from lasslab.training.runs import check_folder, fit_recipe
 from lasslab.training.sounds import SoundRecipe, check_size, collated, drawn_mixtures, held_out_mixtures
@@ -261,12 +261,8 @@ class LatentRecipe(SoundRecipe):
         if self.process not in PROCESSES:
             raise ValueError(f"process is one of {', '.join(PROCESSES)}, got {self.process!r}")
         check_size(self.size, SIZES)
-        for name in self.counts:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in self.shares:
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is a share in [0, 1], got {getattr(self, name)}")
+        check_at_least(self, 1, *self.counts)
+        check_shares(self, *self.shares)
         if not self.time_power > 0:
             raise ValueError(f"time_power is a power above 0, got {self.time_power}: 1 draws times uniformly")
         for name in ("change", "change_weight"):
@@ -345,7 +341,8 @@ class GenerationRecipe(LatentRecipe):
     Args:
         n_mixtures: mixtures that are encoded, once, and seen again and again.
         absent, hard, reword: shares of the items, see `lasslab.data.mixtures.MixtureDataset`.
-        focus: labels with a plus between them that are mixed with each other in `focus_share` of the items.
+        focus: labels with a plus between them that are mixed with each other in `focus_share` of the items; one needs
+            the other.
         mixture_dropout: share of the examples that are told silence in place of the mixture; see `Generation`.
         process … device: see `LatentRecipe`; validation is at 0 dB.
     """
@@ -363,6 +360,14 @@ class GenerationRecipe(LatentRecipe):
 
     counts: ClassVar[tuple[str, ...]] = ("n_mixtures", "n_validation")
     shares: ClassVar[tuple[str, ...]] = ("text_dropout", "mixture_dropout", "hard", "focus_share")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if bool(self.focus) != bool(self.focus_share):
+            raise ValueError(
+                f"focus and focus_share need each other, got {self.focus!r} and {self.focus_share}: name the labels and"
+                " the share of the items, or neither"
+            )
 
     @property
     def objective(self) -> str:

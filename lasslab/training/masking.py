@@ -11,7 +11,7 @@ import torch
 from lasslab.data.mixtures import MixtureDataset
 from lasslab.models.mask_networks import MASK_NETWORKS
 from lasslab.models.text import load_text_encoder
-from lasslab.training.fit import FitResult
+from lasslab.training.fit import FitResult, check_at_least
 from lasslab.training.objectives import Masking, MaskingWeights
 from lasslab.training.runs import check_folder, fit_recipe, start_weights
 from lasslab.training.sounds import SoundRecipe, check_size, drawn_mixtures, held_out_mixtures, mixed_batches
@@ -62,6 +62,8 @@ class MaskingRecipe(SoundRecipe):
         if self.architecture not in MASK_NETWORKS:
             raise ValueError(f"architecture is one of {', '.join(MASK_NETWORKS)}, got {self.architecture!r}")
         check_size(self.size, MASK_NETWORKS[self.architecture].sizes)
+        check_at_least(self, 0, *(field.name for field in fields(self) if field.name.startswith("loss_")))
+        check_at_least(self, 1, "n_validation")
         super().__post_init__()
 
     def weights(self) -> MaskingWeights:

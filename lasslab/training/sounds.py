@@ -14,7 +14,9 @@ from lasslab.data.clips import Clip
 from lasslab.data.corpora import load_corpus
 from lasslab.data.crops import Augmentation
 from lasslab.data.mixtures import MixtureDataset, mix_batch
-from lasslab.training.fit import FitConfig
+from lasslab.signal.audio import SAMPLE_RATE
+from lasslab.signal.mel import MelConfig
+from lasslab.training.fit import FitConfig, check_shares
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,9 @@ class SoundRecipe(FitConfig):
         snr_low, snr_high: range of the SNR in dB, drawn uniformly.
         speed, filter_db, shift, reverse_polarity: see `lasslab.data.crops.Augmentation`.
         n_steps … device: see `lasslab.training.fit.FitConfig`.
+
+    Raises:
+        ValueError: a fold is trained on and validated on, or a setting is out of its range; it is named.
     """
 
     corpus: str = "synthesis+esc50"
@@ -45,6 +50,23 @@ class SoundRecipe(FitConfig):
     filter_db: float = 5.0
     shift: bool = True
     reverse_polarity: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.seconds >= (shortest := MelConfig().n_fft / SAMPLE_RATE):
+            raise ValueError(f"seconds must be at least {shortest:g}, a frame of a spectrogram, got {self.seconds}")
+        check_shares(self, "synthesis_share")
+        both = sorted(set(self.folds) & set(self.validation_folds))
+        if "esc50" in self.corpora and both:
+            raise ValueError(
+                f"fold {', '.join(map(str, both))} is in folds and in validation_folds: what training hears cannot "
+                "validate it, leave it out of one of them"
+            )
+        super().__post_init__()
+
+    @property
+    def corpora(self) -> list[str]:
+        """Names of the corpora."""
+        return self.corpus.split("+")
 
     def fit_config(self) -> FitConfig:
         """The part that `fit` reads."""

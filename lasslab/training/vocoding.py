@@ -24,7 +24,7 @@ from lasslab.models.vocoders import match_mel, mel_distance
 from lasslab.signal.audio import SAMPLE_RATE, fit_length
 from lasslab.signal.mel import MelConfig, griffin_lim, log_mel_spectrogram, mel_filterbank, mel_to_magnitude
 from lasslab.signal.spectral import stft
-from lasslab.training.fit import Adversary, FitResult
+from lasslab.training.fit import Adversary, FitResult, check_at_least, check_positive, check_shares
 from lasslab.training.runs import check_folder, fit_recipe, start_weights
 from lasslab.training.sounds import SoundRecipe, check_size, collated, drawn_mixtures, held_out_clips
 
@@ -219,9 +219,10 @@ class VocoderRecipe(SoundRecipe):
             raise ValueError(
                 f"seconds must be a whole number of frames of {hop_length / SAMPLE_RATE} s, got {self.seconds}"
             )
-        for name in ("mixtures", "silences"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is a share in [0, 1], got {getattr(self, name)}")
+        check_shares(self, "mixtures", "silences")
+        check_at_least(self, 0, "gain_db", "adversary_from", "loss_adversarial", "loss_features")
+        check_at_least(self, 1, "n_validation")
+        check_positive(self, "adversary_learning_rate")
         if self.corrections < 0:
             raise ValueError(f"corrections is 0 or more, got {self.corrections}")
         super().__post_init__()

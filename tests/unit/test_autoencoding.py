@@ -143,6 +143,23 @@ def test_presets_are_plugged_in():
         VAERecipe(size="huge")
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"beta": -1.0}, "beta must be at least 0, got -1.0"),
+        ({"free_nats": -1.0}, "free_nats must be at least 0"),
+        ({"silence": 5.0}, "silence is a share in"),
+        ({"seconds": 0.0001}, "seconds must be at least 0.064"),
+        ({"adversary_learning_rate": 0.0}, "adversary_learning_rate must be positive"),
+        ({"gain_db": math.nan}, "gain_db must be at least 0, got nan"),
+    ],
+)
+def test_impossible_recipes_are_refused(change, words):
+    with pytest.raises(ValueError, match=words) as error:
+        replace(VAERecipe(), **change)
+    assert "\n" not in str(error.value)
+
+
 def test_every_setting_of_the_loop_reaches_it():
     changed = {
         field.name: (0.123 if isinstance(field.default, float) else 7)

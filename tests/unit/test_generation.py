@@ -255,6 +255,11 @@ def test_every_setting_of_the_loop_reaches_it():
         ({"text_dropout": -0.1}, "text_dropout"),
         ({"n_validation": -1}, "n_validation"),
         ({"learning_rate": -1.0}, "learning_rate"),
+        ({"change_weight": math.inf}, "change_weight must be a finite number, got inf"),
+        ({"snr_high": math.nan}, "snr_high must be a finite number, got nan"),
+        ({"seconds": 0.0001}, "seconds must be at least 0.064, a frame of a spectrogram, got 0.0001"),
+        ({"focus": "dog+rain"}, "focus and focus_share need each other, got 'dog.rain' and 0.0"),
+        ({"focus_share": 0.4}, "focus and focus_share need each other, got '' and 0.4"),
     ],
 )
 def test_impossible_settings_are_refused_at_once(change, words):
@@ -482,7 +487,8 @@ def test_a_card_says_what_is_not_the_paper_s(hard, focus_share, keep_db):
     report_path = Path(__file__).parents[2] / "data" / "reports" / "generative.json"
     report = read_report(report_path, "flowsep-lab")
     config = read_config(find_checkpoint("flowsep-lab")) | {"keep_db": keep_db}
-    config["recipe"] = config["recipe"] | {"hard": hard, "focus": "rain+wind", "focus_share": focus_share}
+    focus = "rain+wind" if focus_share else ""
+    config["recipe"] = config["recipe"] | {"hard": hard, "focus": focus, "focus_share": focus_share}
     text = generation_card("flowsep-lab", config, report, 6_000_000)
     assert ("less than 3 dB, the mixture itself is handed on" in text) is bool(keep_db)
     assert ("40% of the mixtures are of rain, wind among themselves" in text) is bool(focus_share)

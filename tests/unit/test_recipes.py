@@ -198,6 +198,10 @@ def test_labels_are_equally_likely_within_a_corpus(esc50):
     assert {clip.fold for clip in clips if clip.corpus == "esc50"} == {1, 2, 3}
 
 
+def test_folds_of_a_corpus_that_is_not_heard_may_be_anything():
+    assert replace(SMALL, corpus="synthesis", folds=(4,)).folds == (4,)
+
+
 def test_every_mixture_of_a_run_is_there_once():
     recipe = replace(SMALL, n_steps=7, batch_size=3, accumulate=2)
     assert len(training_mixtures(recipe)) == 42
@@ -254,16 +258,18 @@ def test_synthesised_validation_clips_are_not_training_clips(monkeypatch):
         ({"snr_low": 5.0, "snr_high": -5.0}, "snr_db"),
         ({"n_per_class": 0}, "n_per_class"),
         ({"max_similarity": 2.0}, "max_similarity"),
-        ({"corpus": "synthesis+esc50", "synthesis_share": 1.5}, "weights"),
+        ({"corpus": "synthesis+esc50", "synthesis_share": 1.5}, "synthesis_share is a share in"),
+        ({"corpus": "esc50", "folds": (1, 4)}, "fold 4 is in folds and in validation_folds"),
+        ({"loss_sdr": -1.0}, "loss_sdr must be at least 0"),
+        ({"loss_sdr": math.nan}, "loss_sdr must be at least 0, got nan"),
         ({"text_encoder": "flan"}, "unknown text encoder 'flan'"),
     ],
     ids=str,
 )
 def test_a_training_that_cannot_be_leaves_nothing(tmp_path, esc50, text_encoder, change, words):
     directory = tmp_path / "run"
-    recipe = replace(SMALL, **({"text_encoder": text_encoder} | change))
     with pytest.raises(ValueError, match=words) as error:
-        train_masking(recipe, directory, progress=False)
+        train_masking(replace(SMALL, **({"text_encoder": text_encoder} | change)), directory, progress=False)
     one_line(error)
     assert not directory.exists()
 

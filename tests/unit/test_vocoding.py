@@ -263,6 +263,10 @@ def test_the_full_preset_is_bigvgan_s():
         ({"mixtures": 1.5}, "mixtures is a share"),
         ({"silences": -0.1}, "silences is a share"),
         ({"corrections": -1}, "corrections is 0 or more"),
+        ({"adversary_learning_rate": -1.0}, "adversary_learning_rate must be positive, got -1.0"),
+        ({"adversary_from": -1}, "adversary_from must be at least 0"),
+        ({"loss_features": -0.1}, "loss_features must be at least 0"),
+        ({"gain_db": math.inf}, "gain_db must be a finite number"),
         ({"n_steps": 0}, "n_steps must be at least 1"),
     ],
 )
@@ -277,7 +281,7 @@ def test_training_hears_the_recipe_s_corpora(monkeypatch):
 
     def corpus(name, **settings):
         asked.append((name, settings["folds"]))
-        return [Clip(label, (f"a {label}",), f"{name}/{label}", name, seed=0) for label in ("dog", "rain")]
+        return [Clip(label, (f"a {label}",), f"{name}/{label}/0", name, seed=0) for label in ("dog", "rain")]
 
     monkeypatch.setattr("lasslab.training.sounds.load_corpus", corpus)
     dataset = training_sounds(replace(SMALL, corpus="synthesis+esc50", batch_size=3, accumulate=2))
