@@ -117,7 +117,7 @@ def _keep_apart(
     """The clips with what a tagger hears in them, and what `mixtures.json` says about it; without one, a warning."""
     from tqdm import tqdm
 
-    from lasslab.data.tagging import MOST_TAGS, THRESHOLD, cache_folder, has_class_or_tags, tag_clips
+    from lasslab.data.tagging import MOST_TAGS, THRESHOLD, cache_folder, has_class_or_tags, tag_clips, untagged_note
 
     about: dict[str, Any] = {}
     if tagger is not None:
@@ -134,15 +134,10 @@ def _keep_apart(
         )
         about["tagger"] = {"name": loaded.name, "fingerprint": loaded.fingerprint}
         about["tagger"] |= {"threshold": threshold, "top": MOST_TAGS}
-    without = sum(not has_class_or_tags(clip) for clip in clips)
-    if without:
-        remedy = "give --tagger clap-lab" if tagger is None else "lower --tag-threshold"
-        typer.echo(
-            f"lasslab: {without} of {len(clips)} clips of {Path(corpus).name} have neither class nor tags, so that two "
-            f"of one kind of sound may be mixed: {remedy}",
-            err=True,
-        )
-    return clips, about | {"n_without_class_or_tags": without}
+    remedy = "give --tagger clap-lab" if tagger is None else "lower --tag-threshold"
+    if note := untagged_note(clips, corpus=corpus, remedy=remedy):
+        typer.echo(f"lasslab: {note}", err=True)
+    return clips, about | {"n_without_class_or_tags": sum(not has_class_or_tags(clip) for clip in clips)}
 
 
 def _recipe(name: str | None, changes: dict[str, Any]) -> tuple[Any, list[str]]:

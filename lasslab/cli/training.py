@@ -1,5 +1,8 @@
 """`lasslab train`: every network of the course through one loop."""
 
+import contextlib
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -28,10 +31,30 @@ def train(
     recipe = read_recipe(output, recipe_class(objective)) if resume else PRESETS[objective][preset]
     recipe = change_recipe(recipe, settings or [])
     check_objective(recipe, objective, output)
-    result = train_recipe(recipe, output, resume=resume)
+    with _corpus_warnings():
+        result = train_recipe(recipe, output, resume=resume)
     validated = result.best is not None
     best = f"best {result.best:.2f} at step {result.best_step}" if validated else "not validated"
     weights = output / ("best" if validated else "last")
     typer.echo(f"{output}: step {result.step}, {result.seconds:.0f} s, {best}; the weights are in {weights}")
     if result.stopped:
         raise typer.Exit(130)
+
+
+@contextlib.contextmanager
+def _corpus_warnings() -> Iterator[None]:
+    """Each warning of a corpus once and as a line of the command, without a line of source."""
+    from lasslab.training.sounds import CorpusWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("once", CorpusWarning)
+        usual = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *where: object, **more: object) -> None:
+            if issubclass(category, CorpusWarning):
+                typer.echo(f"lasslab: {message}", err=True)
+            else:
+                usual(message, category, *where, **more)
+
+        warnings.showwarning = show
+        yield

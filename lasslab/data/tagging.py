@@ -84,6 +84,26 @@ def has_class_or_tags(clip: Clip) -> bool:
     return bool(clip.tags) or has_class(clip)
 
 
+def untagged_note(clips: Sequence[Clip], *, corpus: str, remedy: str) -> str:
+    """What to tell of clips that nothing but their names keeps apart; "" where there are none.
+
+    Args:
+        clips: of one corpus.
+        corpus: its name, or its folder.
+        remedy: what to do.
+
+    Returns:
+        One line.
+    """
+    without = sum(not has_class_or_tags(clip) for clip in clips)
+    if not without:
+        return ""
+    return (
+        f"{without} of {len(clips)} clips of {Path(corpus).name} have neither class nor tags, so that two of one"
+        f" kind of sound may be mixed: {remedy}"
+    )
+
+
 def tag_clips(
     clips: Sequence[Clip],
     tagger: Tagger,

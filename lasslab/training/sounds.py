@@ -4,8 +4,10 @@
 A recipe adds its own, and gives other defaults where it needs them.
 """
 
+import warnings
 from collections.abc import Collection
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from torch.utils.data import default_collate
@@ -14,9 +16,15 @@ from lasslab.data.clips import Clip
 from lasslab.data.corpora import load_corpus
 from lasslab.data.crops import Augmentation
 from lasslab.data.mixtures import MixtureDataset, mix_batch
+from lasslab.data.tagging import cache_folder, has_class, tag_clips, untagged_note
+from lasslab.models.clap import load_clap
 from lasslab.signal.audio import SAMPLE_RATE
 from lasslab.signal.mel import MelConfig
 from lasslab.training.fit import FitConfig, check_shares
+
+
+class CorpusWarning(UserWarning):
+    """What a training with one's own sounds should know, and goes on with."""
 
 
 @dataclass(frozen=True)
@@ -24,11 +32,16 @@ class SoundRecipe(FitConfig):
     """Clips, how they are mixed, and how `fit` runs.
 
     Args:
-        corpus: "synthesis", "esc50", or "synthesis+esc50".
+        corpus: "synthesis", "esc50", or another that `lasslab.data.corpora.load_corpus` knows, such as a folder of
+            one's own; several with a plus between them: "synthesis+esc50".
         folds: ESC-50 folds to train on.
-        validation_folds: ESC-50 folds to validate on; with synthesis alone, clips of another seed.
+        validation_folds: ESC-50 folds to validate on; without ESC-50, synthesised clips of another seed. Of another
+            corpus nothing is held out, which `held_out_clips` warns of.
         n_per_class: synthesised clips of each class.
-        synthesis_share: probability that a clip is a synthesised one, where both corpora are there.
+        synthesis_share: probability that a clip is a synthesised one, where there are other corpora, which share the
+            rest equally.
+        tagger: an embedding, by name, that says what is heard in the clips of a corpus without classes, so that two of
+            one kind are not mixed; see `lasslab.data.tagging`. "" asks none: each recording is a kind of its own then.
         seconds: length of an item.
         snr_low, snr_high: range of the SNR in dB, drawn uniformly.
         speed, filter_db, shift, reverse_polarity: see `lasslab.data.crops.Augmentation`.
@@ -43,6 +56,7 @@ class SoundRecipe(FitConfig):
     validation_folds: tuple[int, ...] = (4,)
     n_per_class: int = 40
     synthesis_share: float = 0.35
+    tagger: str = ""
     seconds: float = 5.0
     snr_low: float = -10.0
     snr_high: float = 10.0
@@ -86,6 +100,9 @@ def check_size(size: str, sizes: Collection[str]) -> None:
 def training_clips(recipe: SoundRecipe, *, labels: Collection[str] | None = None) -> tuple[list[Clip], list[float]]:
     """The clips of a recipe and their weights: labels are equally likely within a corpus.
 
+    Without a tagger, clips of a corpus that has sentences and no classes are warned of and not refused: a folder in
+    which no two recordings hold the same kind of sound is as good as one with classes, and only its owner knows.
+
     Args:
         recipe: says which.
         labels: clips of other labels are left out; None keeps all.
@@ -94,21 +111,58 @@ def training_clips(recipe: SoundRecipe, *, labels: Collection[str] | None = None
         Clips, and a weight for each.
 
     Raises:
-        ValueError: a corpus is not there.
+        ValueError: a corpus or the tagger is not there.
     """
-    share = {"synthesis": recipe.synthesis_share, "esc50": 1 - recipe.synthesis_share}
-    names = recipe.corpus.split("+")
+    names = recipe.corpora
     clips: list[Clip] = []
     weights: list[float] = []
     for name in names:
         folds = recipe.folds if name == "esc50" else None
         corpus = load_corpus(name, folds=folds, n_per_class=recipe.n_per_class, seed=recipe.seed)
-        known = [clip for clip in corpus if labels is None or clip.label in labels]
+        known = kept_apart([clip for clip in corpus if labels is None or clip.label in labels], recipe, corpus=name)
         per_label = {label: sum(clip.label == label for clip in known) for label in {clip.label for clip in known}}
-        scale = (share[name] if len(names) > 1 else 1.0) / max(len(per_label), 1)
+        scale = _share(name, names, recipe.synthesis_share) / max(len(per_label), 1)
         clips += known
         weights += [scale / per_label[clip.label] for clip in known]
     return clips, weights
+
+
+def _share(name: str, names: list[str], synthesis_share: float) -> float:
+    """Probability that a clip is of a corpus, one of several."""
+    if len(names) == 1 or "synthesis" not in names:
+        return 1 / len(names)
+    return synthesis_share if name == "synthesis" else (1 - synthesis_share) / (len(names) - 1)
+
+
+def kept_apart(clips: list[Clip], recipe: SoundRecipe, *, corpus: str) -> list[Clip]:
+    """Clips of a corpus with what the recipe's tagger hears in them; those of a corpus with classes as they are.
+
+    Warns, as `lasslab mixtures` does, of clips of which nothing says what kind of sound they are.
+
+    Args:
+        clips: of one corpus.
+        recipe: names the tagger.
+        corpus: its name.
+
+    Returns:
+        The clips, in their order.
+
+    Raises:
+        ValueError: the tagger is not there, or a clip cannot be read.
+    """
+    from tqdm.auto import tqdm
+
+    if recipe.tagger and not all(has_class(clip) for clip in clips):
+        clips = tag_clips(
+            clips,
+            load_clap(recipe.tagger),
+            cache=cache_folder(),
+            progress=lambda items: tqdm(items, disable=None, leave=False, unit="clip", desc="tagging"),
+        )
+    remedy = "give them a label or tags" if recipe.tagger else "--set tagger=clap-lab"
+    if note := untagged_note(clips, corpus=corpus, remedy=remedy):
+        warnings.warn(note, CorpusWarning, stacklevel=2)
+    return clips
 
 
 def drawn_mixtures(
@@ -145,9 +199,18 @@ def held_out_clips(recipe: SoundRecipe, *, n_per_class: int = 2) -> list[Clip]:
         n_per_class: clips of each class where they are synthesised.
 
     Returns:
-        The clips of the validation folds, or synthesised ones of another seed.
+        The clips of the validation folds, or synthesised ones of another seed. Both have classes, and need no tagger.
     """
-    if "esc50" in recipe.corpus:
+    with_folds = "esc50" in recipe.corpora
+    if others := [name for name in recipe.corpora if name not in ("synthesis", "esc50")]:
+        held_out = "validation_folds of ESC-50" if with_folds else "synthesised sounds"
+        warnings.warn(
+            f"nothing of {', '.join(Path(name).name for name in others)} is held out: validation is on {held_out}, and "
+            "its figures are of those",
+            CorpusWarning,
+            stacklevel=2,
+        )
+    if with_folds:
         return load_corpus("esc50", folds=recipe.validation_folds)
     return load_corpus("synthesis", n_per_class=n_per_class, seed=recipe.seed + 1)
 

@@ -23,7 +23,7 @@ from lasslab.training.masking import (
 from lasslab.training.objectives import MaskingWeights
 from lasslab.training.recipes import PRESETS, train_recipe
 from lasslab.training.runs import change_recipe, read_recipe
-from lasslab.training.sounds import training_clips
+from lasslab.training.sounds import CorpusWarning, held_out_clips, training_clips
 
 SMALL = replace(
     MASKING_PRESETS["quick"],
@@ -198,6 +198,57 @@ def test_labels_are_equally_likely_within_a_corpus(esc50):
     assert {clip.fold for clip in clips if clip.corpus == "esc50"} == {1, 2, 3}
 
 
+@pytest.fixture
+def mine(esc50) -> Path:
+    """An own folder of two classes beside ESC-50."""
+    folder = esc50.parent / "mine"
+    folder.mkdir()
+    rows = ["filename,caption,label"]
+    for number, label in enumerate(("kettle", "kettle", "bell")):
+        noise = np.random.default_rng(number).normal(scale=0.1, size=16_000)
+        soundfile.write(folder / f"{number}.wav", noise, 16_000)
+        rows.append(f"{number}.wav,a {label} is heard,{label}")
+    (folder / "captions.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("corpus", "shares"),
+    [
+        ("synthesis+mine", {"synthesis": 0.4, "mine": 0.6}),
+        ("synthesis+esc50+mine", {"synthesis": 0.4, "esc50": 0.3, "mine": 0.3}),
+        ("esc50+mine", {"esc50": 0.5, "mine": 0.5}),
+        ("mine", {"mine": 1.0}),
+    ],
+)
+def test_corpora_beside_synthesis_share_what_it_leaves(mine, corpus, shares):
+    clips, weights = training_clips(replace(SMALL, corpus=corpus, synthesis_share=0.4))
+    for name, share in shares.items():
+        of_name = [weight for clip, weight in zip(clips, weights, strict=True) if clip.corpus == name]
+        assert sum(of_name) == pytest.approx(share)
+    assert sum(weights) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(("corpus", "on"), [("mine", "synthesised sounds"), ("esc50+mine", "folds of ESC-50")])
+def test_what_an_own_folder_is_validated_on_is_told(mine, corpus, on, recwarn):
+    held_out_clips(replace(SMALL, corpus=corpus))
+    (said,) = recwarn.list
+    assert said.category is CorpusWarning and "nothing of mine is held out" in str(said.message)
+    assert on in str(said.message)
+
+
+def test_without_an_own_folder_nothing_is_told(esc50, recwarn):
+    recipe = replace(SMALL, corpus="synthesis+esc50")
+    training_clips(recipe)
+    held_out_clips(recipe)
+    assert not recwarn.list
+
+
+def test_a_folder_whose_name_holds_another_corpus_is_not_that(mine, recwarn):
+    mine.rename(mine.parent / "my-esc50")
+    assert {clip.corpus for clip in held_out_clips(replace(SMALL, corpus="my-esc50"))} == {"synthesis"}
+
+
 def test_folds_of_a_corpus_that_is_not_heard_may_be_anything():
     assert replace(SMALL, corpus="synthesis", folds=(4,)).folds == (4,)
 
@@ -259,6 +310,7 @@ def test_synthesised_validation_clips_are_not_training_clips(monkeypatch):
         ({"n_per_class": 0}, "n_per_class"),
         ({"max_similarity": 2.0}, "max_similarity"),
         ({"corpus": "synthesis+esc50", "synthesis_share": 1.5}, "synthesis_share is a share in"),
+        ({"corpus": "synthesis+nosuch"}, "unknown corpus 'nosuch': choose one of"),
         ({"corpus": "esc50", "folds": (1, 4)}, "fold 4 is in folds and in validation_folds"),
         ({"loss_sdr": -1.0}, "loss_sdr must be at least 0"),
         ({"loss_sdr": math.nan}, "loss_sdr must be at least 0, got nan"),

@@ -17,7 +17,12 @@ from lasslab.data.mixture_sets import draw_mixtures
 from lasslab.data.mixtures import MixtureDataset
 from lasslab.data.protocols import Protocol
 from lasslab.data.tagging import THRESHOLD, cache_folder, has_class_or_tags, tag_clips
+from lasslab.models.text import NoText
 from lasslab.signal.audio import save_audio
+from lasslab.training import editing, generation, masking, sounds
+from lasslab.training.fit import FitResult
+from lasslab.training.latents import describe
+from lasslab.training.recipes import PRESETS
 
 HAS_ESC50 = (data_root() / "ESC-50" / "meta" / "esc50.csv").is_file()
 RATE = 16_000
@@ -337,6 +342,77 @@ def test_bad_options(refused, tmp_path, monkeypatch):
     refused(*command, "--tag-threshold", "0.2", words=["--tag-threshold needs --tagger"])
     refused(*command, "--tagger", "nobody", words=["nobody", "clap-lab"])
     refused(*command, "--tagger", "clap-lab", "--tag-threshold", "2", words=["threshold", "got 2.0"])
+
+
+# --- trainings
+
+KINDS = ["low", "low", "low", "high", "high", "middle", "middle"]
+
+
+@pytest.fixture
+def captions_alone(folder, monkeypatch, tmp_path) -> Path:
+    """Seven recordings of three tones, with a sentence each and no class, as `LASSLAB_DATA`."""
+    for number, name in enumerate(KINDS):
+        write(folder, f"{number}", name, levels=(0.1 + 0.02 * number,))
+    monkeypatch.setenv("LASSLAB_DATA", str(folder.parent))
+    monkeypatch.setenv("LASSLAB_CACHE", str(tmp_path / "cache"))
+    return own_corpus(folder, [(f"{number}.wav", f"{name} sound {number}") for number, name in enumerate(KINDS)])
+
+
+def of_one_kind(dataset: MixtureDataset) -> int:
+    """How many mixtures are of two recordings of one tone, by what the recordings are."""
+    items = [dataset[number] for number in range(len(dataset))]
+    return sum(KINDS[int(item["label"])] == KINDS[int(item["interference_label"])] for item in items)
+
+
+@pytest.mark.parametrize("objective", ["flow", "masking"])
+def test_a_training_of_captions_alone_is_tagged_or_warned_of(captions_alone, monkeypatch, recwarn, objective):
+    """The trap: of FlowSep's released code, which has a tagger and never asks it."""
+    tagger, asked = ToneTagger(), []
+    monkeypatch.setattr(sounds, "load_clap", lambda name: asked.append(name) or tagger)
+    draw = {"flow": generation.training_mixtures, "masking": masking.training_mixtures}[objective]
+    recipe = replace(PRESETS[objective]["quick"], corpus="sounds", n_steps=20, batch_size=4, seconds=0.1)
+    recipe = replace(recipe, n_mixtures=80) if objective == "flow" else recipe
+    plain = draw(recipe)
+    (said,) = recwarn.list
+    assert "7 of 7 clips of sounds have neither class nor tags" in str(said.message)
+    assert str(said.message).endswith("--set tagger=clap-lab") and not asked
+    tagged = draw(replace(recipe, tagger="tones"))
+    assert asked == ["tones"] and len(recwarn.list) == 1, "what is tagged is not warned of"
+    assert [clip.tags for clip in tagged.clips] == [(kind,) for kind in KINDS]
+    assert of_one_kind(plain) > 10 and of_one_kind(tagged) == 0
+    assert describe(plain) != describe(tagged), "latents of the one are not read for the other"
+    draw(replace(recipe, tagger="tones"))
+    assert tagger.asked == 7, "what was heard is kept"
+
+
+def test_edits_of_captions_alone_are_tagged(captions_alone, monkeypatch):
+    monkeypatch.setattr(sounds, "load_clap", lambda name: ToneTagger())
+    recipe = replace(PRESETS["edit"]["quick"], corpus="synthesis+sounds", n_per_class=1, tagger="tones")
+    tags = {clip.label: clip.tags for clip in editing.training_edits(recipe).crops.clips}
+    assert tags["0"] == ("low",) and tags["5"] == ("middle",) and tags["dog"] == (), "a corpus with classes has them"
+
+
+def test_what_a_tagger_hears_nothing_in_is_told(captions_alone, folder, monkeypatch):
+    write(folder, "5")  # silent
+    monkeypatch.setattr(sounds, "load_clap", lambda name: ToneTagger())
+    recipe = replace(PRESETS["masking"]["quick"], corpus="sounds", tagger="tones")
+    with pytest.warns(sounds.CorpusWarning, match="1 of 7 clips of sounds .* give them a label or tags"):
+        sounds.training_clips(recipe)
+
+
+def test_the_command_tells_it_in_a_line_each(lasslab, captions_alone, tmp_path, monkeypatch):
+    monkeypatch.setattr(masking, "fit_recipe", lambda *_, **__: FitResult(1, None, 0, 0.0, False, []))
+    monkeypatch.setattr(masking, "load_text_encoder", lambda name: NoText())
+    code, _, err = lasslab("train", "masking", "--set", "corpus=sounds", "--set", "n_steps=1", "-o", tmp_path / "run")
+    lines = err.strip().splitlines()
+    assert code == 0 and len(lines) == 2 and all(line.startswith("lasslab: ") for line in lines), err
+    assert "--set tagger=clap-lab" in lines[0] and "nothing of sounds is held out" in lines[1]
+
+
+def test_a_tagger_that_is_not_there_is_refused(refused, captions_alone, tmp_path):
+    settings = ("--set", "corpus=sounds", "--set", "tagger=nobody")
+    refused("train", "masking", *settings, "-o", tmp_path / "run", words=["nobody", "clap-lab"])
 
 
 @pytest.mark.real_audio
