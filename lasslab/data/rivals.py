@@ -1,9 +1,11 @@
 """Rivals: of several sounds, the one that is most like a target point by point.
 
 Mixtures drawn at random are mostly easy. A dog and rain share few points of a spectrogram; a chainsaw and rain fill all
-of them, their mixture is 3 dB above either, and in a corpus of 36 classes one item in two hundred is such a pair. A
-network that makes sounds learns them last: it hands the mixture back, which is nearly right. So that training meets
-them, `MixtureDataset` draws some of its interferences as rivals (`hard`).
+of them, and their mixture is 3 dB above either. Of mixtures drawn as `lasslab train flow --preset lab` draws them, but
+for `hard` and with ESC-10's ten classes as the only recordings, 7.2 % are of two of the four noises chainsaw,
+helicopter, rain and sea waves; 2.4 % ask for a chainsaw or a helicopter in rain or waves, and as many the other way
+round; 0.6 % ask for a chainsaw in rain. A network that makes sounds learns them last: it hands the mixture back, which
+is nearly right. So that training meets them, `MixtureDataset` draws some of its interferences as rivals (`hard`).
 
 Notebook 12.
 """

@@ -416,7 +416,7 @@ FLOW_PRESETS: dict[str, GenerationRecipe] = {
     ),
     # With a gate, which FlowSep has not, and most times near noise, where nothing but mixture and words can say what
     # the sound is. A chainsaw in rain differs from that mixture by 0.3 in the mean: a change is what is well below.
-    # Most interferences are rivals: drawn at random, a chainsaw or a helicopter is in rain or waves once in fifty.
+    # Most interferences are rivals: drawn at random, 2.4 % ask for a chainsaw or a helicopter in rain or waves.
     "lab": GenerationRecipe(copies=True, gate_weight=0.5, change=0.2, change_weight=3.0, time_power=3.0, hard=0.75),
     # FlowSep: 1 M steps; the mixture is never dropped
     "full": GenerationRecipe(

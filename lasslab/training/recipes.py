@@ -1,7 +1,8 @@
 """What `lasslab train` trains, by objective and preset.
 
-`quick` shows in about two minutes that the pieces fit; `lab` made the checkpoints that ship; `full` is the published
-setting.
+`quick` shows in about two minutes that the pieces fit; `lab` is what is trained for the course without a GPU; `full` is
+the published setting. The checkpoints that ship come from `lab`, most of them in several parts, each of which started
+from the one before with other settings: their cards have the commands.
 """
 
 from collections.abc import Callable

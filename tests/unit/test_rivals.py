@@ -10,6 +10,7 @@ from lasslab.data.corpora import load_corpus
 from lasslab.data.mixtures import MixtureDataset
 from lasslab.data.rivals import N_RIVALS, rival_distance
 from lasslab.signal.mel import log_mel_spectrogram
+from lasslab.training import sounds
 from lasslab.training.generation import FLOW_PRESETS, training_mixtures
 from lasslab.training.latents import describe
 from lasslab.training.runs import change_recipe
@@ -144,6 +145,32 @@ def test_a_training_draws_as_its_recipe_says_and_its_latents_are_others():
     assert describe(training_mixtures(hard)) != describe(training_mixtures(quick))
     with pytest.raises(ValueError, match="hard is a share"):
         type(quick)(**{**vars(quick), "hard": 2.0})
+
+
+def test_how_rare_mixtures_of_noise_and_noise_are_is_what_the_module_says(monkeypatch):
+    """The lab's recipe and ESC-10's classes, of which only how many there are matters."""
+    ten = ["chainsaw", "clock_tick", "crackling_fire", "crying_baby", "dog", "helicopter", "rain", "rooster"]
+    ten += ["sea_waves", "sneezing"]
+
+    def corpus(name, **settings):
+        return load_corpus("synthesis", n_per_class=1, labels=ten if name == "esc50" else None)
+
+    monkeypatch.setattr(sounds, "load_corpus", corpus)
+    clips, weights = sounds.training_clips(FLOW_PRESETS["lab"])
+    share = {label: 0.0 for label in {clip.label for clip in clips}}
+    for clip, weight in zip(clips, weights, strict=True):
+        share[clip.label] += weight
+    assert len(share) == 36
+
+    def drawn(target: str, interference: str) -> float:
+        return share[target] * share[interference] / (1 - share[target])
+
+    engines, water = ["chainsaw", "helicopter"], ["rain", "sea_waves"]
+    four = [*engines, *water]
+    assert round(100 * sum(drawn(a, b) for a in four for b in four if a != b), 1) == 7.2
+    assert round(100 * sum(drawn(a, b) for a in engines for b in water), 1) == 2.4
+    assert round(100 * sum(drawn(a, b) for a in water for b in engines), 1) == 2.4
+    assert round(100 * drawn("chainsaw", "rain"), 1) == 0.6
 
 
 def test_a_recipe_names_its_focus_with_pluses():
