@@ -23,6 +23,7 @@ from lasslab.training.card_parts import (
     card_parser,
     data_section,
     exit_code,
+    ship_command,
     trained_config,
     training_section,
 )
@@ -96,6 +97,7 @@ def model_card(
         Markdown.
     """
     recipe, scored = config["recipe"], report["provenance"]
+    share = [f"--share {config['provenance']['share']:g}"] if config.get("provenance", {}).get("share") else []
     title = MASK_NETWORKS[config.get("architecture", "resunetpp")].title
     lines = [
         f"# {name}",
@@ -108,10 +110,12 @@ def model_card(
         f'estimate = load_separator("{name}")(mixture, "a dog barking", sample_rate=16_000)',
         "```",
         "",
-        *data_section(recipe),
+        *data_section(config),
         "## Training",
         "",
-        *training_section(config, kind_of=lambda recipe: ("masking", MASKING_PRESETS)),
+        *training_section(
+            config, kind_of=lambda recipe: ("masking", MASKING_PRESETS), ship=ship_command("card", name, config, share)
+        ),
         "",
         "Every setting is in `config.json`, under `recipe`"
         + (" (and of what it started from, under `started_from`)." if "started_from" in config else "."),

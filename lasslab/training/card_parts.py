@@ -6,7 +6,7 @@ Every figure in a card comes from a file that a training or an evaluation wrote.
 import argparse
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,20 +28,49 @@ CORPUS_NOTES = {
 }
 
 
-def data_section(recipe: dict[str, Any]) -> list[str]:
-    """Corpora, folds and licences, as lines of Markdown."""
-    corpora = recipe["corpus"].split("+")
+def corpus_notes(recipe: dict[str, Any]) -> list[str]:
+    """What is owed to each corpus of a recipe, as lines of Markdown."""
+    return [
+        f"- {CORPUS_NOTES.get(corpus, f'`{Path(corpus).name}`, under its own terms; nothing of it was held out.')}"
+        for corpus in recipe["corpus"].split("+")
+    ]
+
+
+def stages_of(config: dict[str, Any]) -> list[dict[str, Any]]:
+    """The trainings behind a checkpoint, the first one first: each has its `recipe` and, if recorded, `provenance`."""
+    stages = [config]
+    while "started_from" in stages[0]:
+        stages.insert(0, stages[0]["started_from"])
+    return stages
+
+
+def part_of(stage: dict[str, Any]) -> str:
+    """Which weights of a training went on, "best" or "last"."""
+    return stage.get("provenance", {}).get("part", "best")
+
+
+def data_section(config: dict[str, Any]) -> list[str]:
+    """Corpora, folds and licences, and what validation was for, as lines of Markdown.
+
+    Args:
+        config: `config.json` of the checkpoint.
+
+    Returns:
+        Lines, with the heading.
+    """
+    recipe = config["recipe"]
     folds, held_out = (", ".join(map(str, recipe[key])) for key in ("folds", "validation_folds"))
+    chosen = any(part_of(stage) == "best" for stage in stages_of(config))
+    purpose = " and for choosing the best step" if chosen else ", by which no step was chosen"
     split = (
-        f"ESC-50 folds {folds} for training, fold {held_out} for validation and for choosing the best step: the folds"
-        " share no recording."
-        if "esc50" in corpora
-        else "Validated on synthesised clips of another seed."
+        f"ESC-50 folds {folds} for training, fold {held_out} for validation{purpose}: the folds share no recording."
+        if "esc50" in recipe["corpus"].split("+")
+        else f"Synthesised clips of another seed for validation{purpose}."
     )
     return [
         "## Data and licences",
         "",
-        *(f"- {CORPUS_NOTES[corpus]}" for corpus in corpora),
+        *corpus_notes(recipe),
         f"- {split}",
         "- No recording is in the weights' folder. The weights are offered under the project's licence; where they were"
         " trained on recordings, attribution is owed to the corpus.",
@@ -100,28 +129,41 @@ def _forget_the_machine(recipe: dict[str, Any]) -> None:
         recipe["start_from"] = "/".join(folder.parts[-2:])
 
 
+def ship_command(module: str, name: str, config: dict[str, Any], options: Iterable[str] = ()) -> str:
+    """The command that ships a checkpoint from its last training, whose folder is that of `training_section`.
+
+    Args:
+        module: of `lasslab.training`, whose command line has `card_parser`'s arguments.
+        name: of the checkpoint.
+        config: its `config.json`.
+        options: what else it was told.
+
+    Returns:
+        One line.
+    """
+    run = f"runs/part_{len(stages_of(config))} --part {part_of(config)}"
+    return " ".join([f"python -m lasslab.training.{module} {run}", *options, f"-o data/checkpoints/{name}"])
+
+
 def training_section(
-    config: dict[str, Any], *, kind_of: Callable[[dict[str, Any]], tuple[str, Mapping[str, Any]]]
+    config: dict[str, Any], *, kind_of: Callable[[dict[str, Any]], tuple[str, Mapping[str, Any]]], ship: str = ""
 ) -> list[str]:
     """The commands, one after the other, and what each training was, as lines of Markdown.
 
     Args:
         config: `config.json` of the checkpoint: `recipe`, `provenance` and, after a first training, `started_from`.
         kind_of: recipe of a stage -> what `lasslab train` is asked for, and its recipes by name.
+        ship: see `ship_command`; "" leaves it out.
 
     Returns:
         Lines, without a heading.
     """
-    stages = []
-    stage: dict[str, Any] | None = config
-    while stage:
-        stages.insert(0, stage)
-        stage = stage.get("started_from")
+    stages = stages_of(config)
     commands, rows = [], ["| | commit | device | torch | seed | steps | time |", "|---|---|---|---|---:|---:|---:|"]
     for number, stage in enumerate(stages, start=1):
         recipe, made = stage["recipe"], stage.get("provenance", {})
-        before = stages[number - 2].get("provenance", {}).get("part", "best") if number > 1 else ""
-        start = f"runs/part_{number - 1}/{before}" if number > 1 else recipe.get("start_from", "")
+        before = f"runs/part_{number - 1}/{part_of(stages[number - 2])}" if number > 1 else ""
+        start = before or recipe.get("start_from", "")
         objective, presets = kind_of(recipe)
         commands.append(
             command(recipe | {"start_from": start}, f"runs/part_{number}", objective=objective, presets=presets)
@@ -131,14 +173,26 @@ def training_section(
         cells = (made.get(key, "not recorded") for key in ("commit", "device", "torch"))
         minutes = f"{made['minutes']} min" if "minutes" in made else "not recorded"
         rows.append("| " + " | ".join([str(number), *cells, str(recipe["seed"]), steps, minutes]) + " |")
-    words = ["The weights are the moving average at the last number of steps."]
-    if share := config["provenance"].get("share") if "provenance" in config else None:
-        words = [
-            f"The weights are {share:g} times the moving average at the last number of steps plus {1 - share:g} times"
-            " the weights that the last training started from: it teaches silence for what is not there and costs some"
-            " separation, and a point between the two keeps most of both (Wortsman et al., CVPR 2022)."
-        ]
-    return ["```", *commands, "```", "", *rows, "", *words]
+    words = f"The weights are the moving average {_when(config)}."
+    if share := config.get("provenance", {}).get("share"):
+        words = (
+            f"The weights are {share:g} times the moving average {_when(config)}, plus {1 - share:g} times the weights"
+            " that the last training started from: it teaches silence for what is not there and costs some separation,"
+            " and a point between the two keeps most of both (Wortsman et al., CVPR 2022)."
+        )
+    if ship:
+        commands.append(ship)
+        words += " The last command writes them and `config.json`."
+    return ["```", *commands, "```", "", *rows, "", words]
+
+
+def _when(stage: dict[str, Any]) -> str:
+    """At which step of a training its weights were taken, and why there."""
+    made = stage.get("provenance", {})
+    if "at_step" not in made:
+        return "at the last number of steps"
+    why = "the best of those validated" if part_of(stage) == "best" else "where it ended"
+    return f"at step {made['at_step']} of the last row, {why}"
 
 
 def command(recipe: dict[str, Any], folder: str, *, objective: str, presets: Mapping[str, Any]) -> str:

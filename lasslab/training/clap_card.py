@@ -21,7 +21,7 @@ from lasslab.models.checkpoints import read_config, save_network
 from lasslab.models.clap import AudioTextEmbedding, load_clap
 from lasslab.signal.audio import SAMPLE_RATE, fit_length
 from lasslab.signal.files import write_text
-from lasslab.training.card_parts import CARD_FILE, CORPUS_NOTES, command, exit_code
+from lasslab.training.card_parts import CARD_FILE, command, corpus_notes, exit_code
 from lasslab.training.contrastive import CONTRASTIVE_PRESETS, ContrastiveRecipe, average_precision, validation_clips
 from lasslab.training.lineage import read_record
 from lasslab.training.runs import recipe_from
@@ -123,7 +123,7 @@ def embedding_card(
     """
     recipe, made = config["recipe"], config["provenance"]
     n_parameters = sum(parameter.numel() for parameter in embedding.network.parameters())
-    real = "esc50" in recipe["corpus"]
+    real = "esc50" in recipe["corpus"].split("+")
     n_clips, n_labels = len(clips), len({clip.label for clip in clips})
     folds, held_out = (", ".join(map(str, recipe[key])) for key in ("folds", "validation_folds"))
     where = (
@@ -151,7 +151,7 @@ def embedding_card(
         "",
         "## Data and licences",
         "",
-        *(f"- {CORPUS_NOTES[corpus]}" for corpus in recipe["corpus"].split("+")),
+        *corpus_notes(recipe),
         *(
             [
                 f"- ESC-50 folds {folds} for training, fold {held_out} for validation and for choosing the best step:"
@@ -167,6 +167,7 @@ def embedding_card(
         "",
         "```",
         command(recipe, "runs/clap", objective="clap", presets={"lab": CONTRASTIVE_PRESETS["lab"]}),
+        f"python -m lasslab.training.clap_card runs/clap -o data/checkpoints/{name}",
         "```",
         "",
         "| | |",

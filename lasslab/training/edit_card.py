@@ -14,7 +14,7 @@ from lasslab.evaluation import editing_tables
 from lasslab.training import generation_card
 from lasslab.training.card_parts import data_section, gate_section, training_section
 from lasslab.training.editing import AUDIT_PRESETS, EDIT_PRESETS, OBJECTIVES
-from lasslab.training.generation_card import run_card
+from lasslab.training.generation_card import run_card, ship_system
 
 PRESETS = {"edit": EDIT_PRESETS, "audit": AUDIT_PRESETS}
 TITLES = {
@@ -59,10 +59,10 @@ def edit_card(name: str, config: dict[str, Any], report: dict[str, Any], n_param
         f'edited = load_editor("{name}")(recording, "remove the dog barking", sample_rate=16_000)',
         "```",
         "",
-        *data_section(recipe),
+        *data_section(config),
         "## Training",
         "",
-        *training_section(config, kind_of=kind_of),
+        *training_section(config, kind_of=kind_of, ship=ship_system("edit_card", name, config)),
         "",
         "Every setting is in `config.json`, under `recipe`, and of what it started from under `started_from`: the"
         " network of separation and that of editing are the same, the original has the mixture's place.",

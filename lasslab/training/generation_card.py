@@ -35,6 +35,7 @@ from lasslab.training.card_parts import (
     data_section,
     exit_code,
     gate_section,
+    ship_command,
     trained_config,
     training_section,
 )
@@ -181,10 +182,10 @@ def generation_card(name: str, config: dict[str, Any], report: dict[str, Any], n
         f'estimate = load_separator("{name}")(mixture, "a dog barking", sample_rate=16_000)',
         "```",
         "",
-        *data_section(recipe),
+        *data_section(config),
         "## Training",
         "",
-        *training_section(config, kind_of=kind_of),
+        *training_section(config, kind_of=kind_of, ship=ship_system("generation_card", name, config)),
         "",
         *draws_section(recipe),
         "Every setting is in `config.json`, under `recipe`"
@@ -208,6 +209,27 @@ def generation_card(name: str, config: dict[str, Any], report: dict[str, Any], n
         "",
     ]
     return "\n".join(lines)
+
+
+def ship_system(module: str, name: str, config: dict[str, Any]) -> str:
+    """`ship_command` of a system that samples, with everything that it samples with unless told otherwise.
+
+    Args:
+        module: "generation_card" or "edit_card".
+        name: of the checkpoint.
+        config: its `config.json`.
+
+    Returns:
+        One line.
+    """
+    said = []
+    for key, (flag, _) in OPTIONS.items():
+        value = config.get(key)
+        if isinstance(value, bool):
+            said.append(flag if value else f"--no-{flag.removeprefix('--')}")
+        elif value is not None:
+            said.append(f"{flag} {str(value).removesuffix('.0')}")
+    return ship_command(module, name, config, said)
 
 
 def draws_section(recipe: dict[str, Any]) -> list[str]:

@@ -24,6 +24,8 @@ from lasslab.training.card_parts import (
     card_parser,
     data_section,
     exit_code,
+    part_of,
+    ship_command,
     trained_config,
     training_section,
 )
@@ -116,16 +118,18 @@ def vae_card(name: str, config: dict[str, Any], figures: dict[str, float], *, va
         "",
         "```python",
         "from lasslab.models.vae import load_vae",
-        "from lasslab.signal.mel import DB_PER_NAT, log_mel_spectrogram",
+        "from lasslab.signal.mel import log_mel_spectrogram",
         f'vae = load_vae("{name}")',
         "latent = vae.encode(log_mel_spectrogram(waveforms, vae.mel))  # (B, Z, N / 4, M / 4)",
         "log_mel = vae.decode(latent)",
         "```",
         "",
-        *data_section(config["recipe"]),
+        *data_section(config),
         "## Training",
         "",
-        *training_section(config, kind_of=lambda recipe: ("vae", VAE_PRESETS)),
+        *training_section(
+            config, kind_of=lambda recipe: ("vae", VAE_PRESETS), ship=ship_command("vae_card", name, config)
+        ),
         "",
         "Every setting is in `config.json`, under `recipe`. It heard mixtures at a root mean square of -20 dB, 10 dB"
         " either way, their targets as loud as they are in them, and some silence.",
@@ -133,7 +137,8 @@ def vae_card(name: str, config: dict[str, Any], figures: dict[str, float], *, va
         "## Results",
         "",
         f"On {figures['n']} sounds of 5 s (mixtures at 0 dB and their targets) that training never heard"
-        f" (`python -m lasslab.training.vae_card`, commit {git_commit()}). The best step was chosen on the same ones.",
+        f" (`python -m lasslab.training.vae_card`, commit {git_commit()})."
+        + (" The best step was chosen on the same ones." if part_of(config) == "best" else ""),
         "",
         "| | |",
         "|---|---:|",

@@ -33,6 +33,7 @@ from lasslab.training.card_parts import (
     card_parser,
     data_section,
     exit_code,
+    ship_command,
     trained_config,
     training_section,
 )
@@ -180,7 +181,7 @@ def vocoder_card(
     n_parameters = sum(parameter.numel() for parameter in vocoder.network.parameters())
     n_clips = len(next(iter(figures.values()))["mel_distance"])
     held_out = ", ".join(map(str, recipe["validation_folds"]))
-    where = f"ESC-50 fold {held_out}" if "esc50" in recipe["corpus"] else "synthesised clips of another seed"
+    where = f"ESC-50 fold {held_out}" if "esc50" in recipe["corpus"].split("+") else "synthesised clips of another seed"
     lines = [
         f"# {name}",
         "",
@@ -201,10 +202,14 @@ def vocoder_card(
         " (`lasslab.models.vocoders.match_mel`), which leaves phases and what lies within a band to the network."
         " `vocoder.corrections = 0` gives the network alone.",
         "",
-        *data_section(recipe),
+        *data_section(config),
         "## Training",
         "",
-        *training_section(config, kind_of=lambda recipe: ("vocoder", VOCODER_PRESETS)),
+        *training_section(
+            config,
+            kind_of=lambda recipe: ("vocoder", VOCODER_PRESETS),
+            ship=ship_command("vocoder_card", name, config, [f"--corrections {vocoder.corrections}"]),
+        ),
         "",
         "Every setting is in `config.json`, under `recipe`. The adversary took part from step"
         f" {recipe['adversary_from']} on; before, the loss is a multi-scale mel distance.",

@@ -148,3 +148,26 @@ def test_a_missing_report_or_training_is_told_in_one_line(run, tmp_path, capsys)
         message = capsys.readouterr().err.strip()
         assert "none" in message and "\n" not in message and not (tmp_path / "card").exists()
     assert main([str(run), "--report", str(report), "-o", str(tmp_path / "card")]) == 0
+
+
+@pytest.mark.parametrize(
+    ("parts", "chosen"), [(("last", "last"), False), (("last", "best"), True), (("best", "last"), True)]
+)
+def test_a_step_was_chosen_only_where_the_best_went_on(parts, chosen):
+    """The last weights of a training are no choice of validation's; those that it started from may be."""
+    recipe = json.loads(json.dumps(asdict(MASKING_PRESETS["lab"])))
+    first, last = ({"recipe": recipe, "provenance": {"part": part, "at_step": 30}} for part in parts)
+    config = {"text_encoder": "minilm", **last, "started_from": first}
+    text = model_card("x", config, REPORT, n_parameters=1)
+    assert ("fold 4 for validation and for choosing the best step" in text) is chosen
+    assert ("fold 4 for validation, by which no step was chosen" in text) is not chosen
+    why = "the best of those validated" if parts[1] == "best" else "where it ended"
+    assert f"the moving average at step 30 of the last row, {why}." in text
+    assert f"python -m lasslab.training.card runs/part_2 --part {parts[1]} -o data/checkpoints/x\n" in text
+
+
+def test_a_card_of_an_own_folder_claims_no_licence_for_it():
+    recipe = json.loads(json.dumps(asdict(MASKING_PRESETS["lab"]))) | {"corpus": "synthesis+sounds/my-esc50"}
+    text = model_card("x", {"text_encoder": "minilm", "recipe": recipe}, REPORT, n_parameters=1)
+    assert "- `my-esc50`, under its own terms; nothing of it was held out." in text
+    assert "ESC-50 folds" not in text and "Synthesised clips of another seed for validation" in text

@@ -1,6 +1,9 @@
 """The checkpoints that ship: each loads with what it names, has a card, and all together stay small."""
 
+import importlib
 import math
+import shlex
+from collections import defaultdict
 
 import pytest
 import torch
@@ -19,9 +22,10 @@ from lasslab.models.velocity import condition_on
 from lasslab.signal.mel import log_mel_spectrogram
 from lasslab.systems.editing import load_editor
 from lasslab.systems.separation import load_separator
-from lasslab.training.edit_card import edit_card
+from lasslab.training import card, clap_card, edit_card, generation_card, vae_card, vocoder_card
 from lasslab.training.editing import EDIT_PRESETS
-from lasslab.training.generation_card import generation_card, read_report
+from lasslab.training.generation_card import read_report
+from lasslab.training.lineage import read_record
 
 LOADERS = {"mask": load_separator, "flow": load_separator, "diffusion": load_separator, "clap": load_clap}
 LOADERS |= {"vae": load_vae, "vocoder": load_vocoder, "flow-editor": load_editor, "diffusion-editor": load_editor}
@@ -45,21 +49,79 @@ def test_a_checkpoint_loads_and_has_a_card_that_says_how_it_was_trained(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "report", "card"),
+    ("name", "report", "write"),
     [
-        ("flowsep-lab", "generative", generation_card),
-        ("diffsep-lab", "generative", generation_card),
-        ("rfm-editing-lab", "editing", edit_card),
-        ("audit-lab", "editing-audit", edit_card),
+        ("flowsep-lab", "generative", generation_card.generation_card),
+        ("diffsep-lab", "generative", generation_card.generation_card),
+        ("rfm-editing-lab", "editing", edit_card.edit_card),
+        ("audit-lab", "editing-audit", edit_card.edit_card),
     ],
 )
-def test_a_card_is_what_its_configuration_and_its_report_give(name, report, card):
+def test_a_card_is_what_its_configuration_and_its_report_give(name, report, write):
     """Its commands name what differs from a preset: a preset that changes makes them wrong, until cards are remade."""
     folder = checkpoint_root() / name
     with safe_open(folder / "model.safetensors", "pt") as file:
         n_parameters = sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118
     found = read_report(checkpoint_root().parent / "reports" / f"{report}.json", name)
-    assert card(name, read_config(folder), found, n_parameters) == (folder / "README.md").read_text(encoding="utf-8")
+    assert write(name, read_config(folder), found, n_parameters) == (folder / "README.md").read_text(encoding="utf-8")
+
+
+def untouched_by_figures(card: str) -> str:
+    """What is before the results, and so of the configuration alone."""
+    return card.partition("## Results")[0]
+
+
+def test_the_card_of_a_mask_network_is_what_its_configuration_and_its_reports_give():
+    reports = checkpoint_root().parent / "reports"
+    for name in ("resunetpp-lab", "film-resunet-lab"):
+        network = load_separator(name, device="cpu").network
+        report = read_report(reports / "fold4.json", name)
+        wording = read_record(reports / f"wording-{name}.json")
+        n_parameters = sum(parameter.numel() for parameter in network.parameters())
+        text = card.model_card(name, read_config(checkpoint_root() / name), report, wording, n_parameters=n_parameters)
+        assert text == (checkpoint_root() / name / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["mel-vae-lab", "mel-vae-lab-awake", "bigvgan-lab", "clap-lab"])
+def test_what_a_card_says_beside_its_figures_is_what_its_configuration_gives(name):
+    """These cards measure their figures themselves."""
+    config, ones = read_config(checkpoint_root() / name), torch.ones(2)
+    if config["system"] == "vae":
+        text = vae_card.vae_card(name, config, defaultdict(float), vae=load_vae(name))
+    elif config["system"] == "vocoder":
+        text = vocoder_card.vocoder_card(
+            load_vocoder(name), config, {"x": defaultdict(lambda: ones)}, embedding_name="clap-lab"
+        )
+    else:
+        run = {"step": 700, "best_step": 600, "seconds": 58 * 60}
+        embedding = load_clap(name)
+        text = clap_card.embedding_card(name, config, run, defaultdict(float), embedding=embedding, clips=[])
+    found = (checkpoint_root() / name / "README.md").read_text(encoding="utf-8")
+    assert untouched_by_figures(text) == untouched_by_figures(found)
+
+
+@pytest.mark.parametrize("name", list_checkpoints())
+def test_the_last_command_of_a_card_ships_what_ships(name, monkeypatch):
+    """The weights alone are not the system: steps, guidance and window are not those of its training."""
+    folder = checkpoint_root() / name
+    config = read_config(folder)
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    (line,) = [line for line in text.splitlines() if line.startswith("python -m lasslab.training.")]
+    words = shlex.split(line)
+    asked = {}
+    module = importlib.import_module(words[2])
+    publishes = generation_card if module is edit_card else module
+    monkeypatch.setattr(publishes, "publish", lambda run, output, **said: asked.update(said, run=run, output=output))
+    monkeypatch.setattr("sys.argv", words[2:])
+    assert module.main() == 0
+    assert asked["output"].name == name and f" -o {asked['run']}\n" in text
+    if "part" in config["provenance"]:
+        assert asked["part"] == config["provenance"]["part"]
+        assert ("for choosing the best step" in text) is (asked["part"] == "best")
+    sampled_with = {key: config.get(key) for key in generation_card.OPTIONS} if "vae" in config else {}
+    beside = {"corrections": config["corrections"]} if "corrections" in config else {}
+    beside |= {"share": config["provenance"]["share"]} if "share" in config["provenance"] else {}
+    assert {key: asked[key] for key in sampled_with | beside} == sampled_with | beside
 
 
 def test_they_stay_small():
