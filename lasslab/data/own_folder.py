@@ -39,7 +39,8 @@ def read_own_folder(
     Commas, semicolons or tabs between the columns.
 
     Two clips with one label are never mixed. Without a `label` every file is a class of its own, which is right as long
-    as no two files hold the same kind of sound.
+    as no two files hold the same kind of sound; where some do, a tagger can listen for it, see `lasslab.data.tagging`:
+    `lasslab mixtures --tagger clap-lab`, `lasslab train ... --set tagger=clap-lab`.
 
     Args:
         folder: the folder.
