@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from lasslab.systems.editing import Editor
     from lasslab.systems.separation import Separator
 
+LOUDER_DB = 3.0  # two sounds may cancel each other a little in the recording
+
 
 def process_recording(
     audio: Path, output: Path, words: str, load: "Callable[[], Separator | Editor]", *, to_do: str, seed: int
@@ -27,8 +29,8 @@ def process_recording(
         seed: decides everything random.
 
     Returns:
-        What was written, in a line. Where it is silent because the recording is so quiet, that is said on standard
-        error.
+        What was written, in a line. Where it is silent because the recording is so quiet, or louder than a part of it
+        can be, that is said on standard error.
 
     Raises:
         ValueError: a place that cannot be written, a silent or unreadable recording, or what the system refuses.
@@ -49,6 +51,12 @@ def process_recording(
         typer.echo(
             f"lasslab: {audio} is so quiet, below {system.silent_db:g} dB of full scale up to 8 kHz, that it is "
             f"silence to {system.name} and {output} is silent: raise the level of the recording first",
+            err=True,
+        )
+    if to_do == "separate" and written.level_db > LOUDER_DB and hasattr(system, "guidance_scale"):
+        typer.echo(
+            f"lasslab: {output} is {written.level_db:.1f} dB louder than the recording, which no part of it is: with "
+            "few steps guidance goes too far, give more --steps or --guidance 1",
             err=True,
         )
     level = f"{written.level_db:.1f} dB of the recording's level"

@@ -564,6 +564,26 @@ def test_command_warns_of_a_recording_that_is_taken_for_silence(lasslab, tmp_pat
     assert lasslab("separate", tmp_path / "faint.wav", "a dog", "-o", out, "--system", "silence")[2] == ""
 
 
+class Roaring(MixtureAsEstimate):
+    """Makes what is louder than the recording, as guidance does in one step."""
+
+    guidance_scale = 2.0
+
+    def __call__(self, waveform, query, **settings):
+        return 4 * waveform
+
+
+@pytest.mark.parametrize(("command", "warned"), [("separate", True), ("edit", False)])
+def test_command_warns_of_a_part_that_is_louder_than_the_whole(lasslab, tmp_path, monkeypatch, command, warned):
+    """An edit may add a loud sound; a separated one was in the recording."""
+    monkeypatch.setattr("lasslab.systems.separation.load_separator", lambda name, device: Roaring())
+    monkeypatch.setattr("lasslab.systems.editing.load_editor", lambda name, device: Roaring())
+    save_audio(tmp_path / "in.wav", noise(RATE), sample_rate=RATE)
+    code, said, errors = lasslab(command, tmp_path / "in.wav", "add a dog", "-o", tmp_path / "out.wav")
+    assert code == 0 and "12.0 dB" in said
+    assert ("12.0 dB louder than the recording" in errors and "--guidance 1" in errors) == warned
+
+
 # --- memory
 
 SEPARATE = """
