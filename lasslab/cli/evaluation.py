@@ -13,6 +13,7 @@ from lasslab.cli.options import (
     IN_TURN,
     IN_TURN_HELP,
     KEEP_DB_HELP,
+    METHOD_HELP,
     SETTINGS,
     Device,
     Guidance,
@@ -51,6 +52,7 @@ Embedding = Annotated[
 ManySteps = Annotated[
     list[int] | None, typer.Option("--steps", help="Steps of the generative systems; repeat it for a row each.")
 ]
+ManyMethods = Annotated[list[str] | None, typer.Option("--method", help=f"{METHOD_HELP} Repeat it for a row each.")]
 ManyKeepDB = Annotated[list[float] | None, typer.Option("--keep-db", help=f"{KEEP_DB_HELP} Repeat it for a row each.")]
 First = Annotated[int | None, typer.Option(help="Only so many rows of the list, from its start: many steps take long.")]
 Markdown = Annotated[bool, typer.Option("--markdown", help="Print Markdown.")]
@@ -71,6 +73,7 @@ def evaluate_separation(
         list[str] | None, typer.Option(help="System that sees the target, shown as a further ceiling; repeat it.")
     ] = None,
     steps: ManySteps = None,
+    method: ManyMethods = None,
     guidance: Guidance = None,
     keep_db: ManyKeepDB = None,
     first: First = None,
@@ -96,7 +99,7 @@ def evaluate_separation(
         check_can_make(pictures)
     every = read_pairs(pairs, audio)
     listed = _take(every, first)
-    loaded = _sampled(_load(system, device), n_steps=steps, guidance_scale=[guidance], keep_db=keep_db)
+    loaded = _sampled(_load(system, device), n_steps=steps, method=method, guidance_scale=[guidance], keep_db=keep_db)
     systems = list(loaded.values())
     ceilings = list(_load(ceiling, device, option="--ceiling").values()) if ceiling else []
     found = evaluate(
@@ -286,7 +289,8 @@ def _sampled(loaded: dict[str, "System"], **swept: "Sequence[Any] | None") -> di
             other = with_sampling(each, **settings)
             said = {key: _said(key, value) for key, value in settings.items() if len(swept[key] or ()) > 1}
             said["n_steps"] = other.name.removeprefix(each.name)  # the system's own way of saying it
-            expanded[name + "".join(said.get(key, "") for key in ("keep_db", "in_turn", "n_steps", "t_start"))] = other
+            order = ("keep_db", "in_turn", "method", "n_steps", "t_start")
+            expanded[name + "".join(said.get(key, "") for key in order)] = other
     return expanded
 
 
@@ -294,6 +298,8 @@ def _said(key: str, value: Any) -> str:
     """A setting in the name of a row."""
     if key == "in_turn":
         return ", in turn" if value else ", at once"
+    if key == "method":
+        return f", {value}"
     return f", {key} {value:g}"
 
 

@@ -24,6 +24,8 @@ def check_seed(seed: int) -> int:
 
 
 Seed = Annotated[int, typer.Option(callback=check_seed, help="Decides everything random.")]
+METHOD_HELP = "How a flow is solved: euler, or midpoint and heun, which call the network twice a step."
+Method = Annotated[str | None, typer.Option("--method", help=METHOD_HELP)]
 Steps = Annotated[int | None, typer.Option("--steps", help="Steps of a generative system; its own when left out.")]
 Guidance = Annotated[
     float | None, typer.Option("--guidance", help="How much more than usual the words count; 1 is no guidance.")
@@ -40,6 +42,7 @@ InTurn = Annotated[bool | None, typer.Option(IN_TURN, help=f"{IN_TURN_HELP} The 
 #: what a system samples with: setting -> its option
 SETTINGS = {
     "n_steps": "--steps",
+    "method": "--method",
     "guidance_scale": "--guidance",
     "t_start": "--t-start",
     "keep_db": "--keep-db",

@@ -10,6 +10,7 @@ from lasslab.cli.options import (
     Device,
     Guidance,
     KeepDB,
+    Method,
     Seed,
     Steps,
     System,
@@ -27,6 +28,7 @@ def separate(
     output: Annotated[Path, typer.Option("-o", "--output", help="Where to write; the suffix decides the format.")],
     system: System = DEFAULT_SYSTEM,
     steps: Steps = None,
+    method: Method = None,
     guidance: Guidance = None,
     keep_db: KeepDB = None,
     seed: Seed = 0,
@@ -40,6 +42,6 @@ def separate(
 
     def load() -> "Separator":
         loaded = load_separator(system, device=device)
-        return with_sampling(loaded, n_steps=steps, guidance_scale=guidance, keep_db=keep_db)
+        return with_sampling(loaded, n_steps=steps, method=method, guidance_scale=guidance, keep_db=keep_db)
 
     typer.echo(process_recording(audio, output, query, load, to_do="separate", seed=seed))

@@ -37,6 +37,7 @@ from lasslab.flow import Field, solve, time_grid
 from lasslab.models.text import TextEmbedding, check_instruction
 from lasslab.models.velocity import without_words
 from lasslab.signal.audio import SAMPLE_RATE
+from lasslab.systems.generative import FIELDS
 from lasslab.systems.latent import LATENT_FIELDS, LaterStart, Observer, load_latent_system, repeat
 from lasslab.systems.request import check_samples, choose_device, open_checkpoint
 from lasslab.systems.separation import ROUND_TRIP, load_separator
@@ -478,5 +479,6 @@ def load_editor(name_or_dir: str | os.PathLike[str] = DEFAULT_EDITOR, *, device:
     others = f"floor and ceiling: {Unedited.name}, {ROUND_TRIP}"
     folder, config = open_checkpoint(name_or_dir, kinds=(*EDITORS, "flow"), what="an editor", others=others)
     if config["system"] == "flow":  # of its settings, the window alone is an editor's too
-        return load_latent_system(InversionEditor, folder, config, choose_device(device), settings=("window_seconds",))
+        read = {"fields": FIELDS["flow"], "settings": ("window_seconds",)}
+        return load_latent_system(InversionEditor, folder, config, choose_device(device), **read)
     return load_latent_system(EDITORS[config["system"]], folder, config, choose_device(device), fields=EDITOR_FIELDS)

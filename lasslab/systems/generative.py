@@ -115,7 +115,7 @@ class FlowSeparator(LatentSeparator):
     Args:
         network, vae, vocoder, text_encoder, n_steps, guidance_scale, keep_db, window_seconds, name: see
             `lasslab.systems.latent.LatentSystem`.
-        method: "euler", "midpoint" or "heun"; the last two call the network twice a step.
+        method: "euler", as published, "midpoint" or "heun"; the last two call the network twice a step.
 
     Raises:
         ValueError: see `LatentSeparator`; or an unknown method.
@@ -124,12 +124,17 @@ class FlowSeparator(LatentSeparator):
     """
 
     process = "flow"
+    settings = (*LatentSeparator.settings, "method")
 
     def __init__(self, *args: Any, method: str = "euler", **settings: Any) -> None:
-        if method not in SOLVERS:
-            raise ValueError(f"unknown method {method!r}: use one of {', '.join(SOLVERS)}")
-        super().__init__(*args, **settings)
         self.method = method
+        super().__init__(*args, **settings)
+
+    def check_settings(self) -> None:
+        """Refuse a setting that is out of range."""
+        super().check_settings()
+        if not isinstance(self.method, str) or self.method not in SOLVERS:
+            raise ValueError(f"unknown method {self.method!r}: use one of {', '.join(SOLVERS)}")
 
     def sample(
         self, field: Field, noise: Tensor, told: Tensor, n_steps: int, *, observe: Observer | None = None
@@ -169,7 +174,10 @@ class DiffusionSeparator(LaterStart, LatentSeparator):
 #: "system" of a checkpoint's config.json -> what it is
 SYSTEMS: dict[str, type[LatentSeparator]] = {"flow": FlowSeparator, "diffusion": DiffusionSeparator}
 #: "system" -> what its config.json may say, with defaults
-FIELDS: dict[str, dict[str, Any]] = {"flow": LATENT_FIELDS, "diffusion": LATENT_FIELDS | {"t_start": 0.0}}
+FIELDS: dict[str, dict[str, Any]] = {
+    "flow": LATENT_FIELDS | {"method": "euler"},
+    "diffusion": LATENT_FIELDS | {"t_start": 0.0},
+}
 
 
 def load_generative_separator(folder: Path, config: dict[str, Any], device: torch.device) -> LatentSeparator:

@@ -402,6 +402,9 @@ def test_a_separator_edits_by_inversion_and_an_editor_does_not_separate(root):
     save_network(root / "separator", VelocityNetwork(sizes), config("flow", guidance_scale=3.0))
     save_network(root / "editor", VelocityNetwork(sizes), config("flow-editor", adapter=False))
     assert type(load_editor("separator", device="cpu")) is InversionEditor
+    save_network(root / "solved", VelocityNetwork(sizes), config("flow", method="heun"))
+    assert load_separator("solved", device="cpu").method == "heun"
+    assert type(load_editor("solved", device="cpu")) is InversionEditor, "the solver is the separator's own affair"
     assert type(load_editor(root / "editor", device="cpu")) is FlowEditor
     with pytest.raises(ValueError, match="system is 'flow-editor', a separator is one of"):
         load_separator("editor", device="cpu")

@@ -392,8 +392,14 @@ def test_the_solver_is_a_choice(method, calls):
     network = Still()
     separator(network, method=method, n_steps=4)(noise(2_000), "a dog")
     assert len(network.rows) == 4 * calls
+    other = separator(Still(), n_steps=4).with_sampling(method=method)
+    assert other.method == method and len(other.network.rows) == 0
+    other(noise(2_000), "a dog")
+    assert len(other.network.rows) == 4 * calls
     with pytest.raises(ValueError, match="unknown method 'rk4': use one of euler, midpoint, heun"):
         separator(method="rk4")
+    with pytest.raises(ValueError, match="has no setting method: it has n_steps"):
+        separator(kind="diffusion").with_sampling(method=method)
 
 
 def test_settings_of_the_system_hold_unless_a_call_says_otherwise():

@@ -6,7 +6,7 @@ import pytest
 
 from lasslab.cli.evaluation import _sampled
 from lasslab.cli.options import with_sampling
-from lasslab.systems.separation import Silence
+from lasslab.systems.separation import Silence, load_separator
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,15 @@ def test_every_number_of_steps_is_a_row_and_other_systems_stay():
     assert found["silence"] is loaded["silence"]
     sampled = [each for name, each in found.items() if name != "silence"]
     assert [(each.n_steps, each.guidance_scale) for each in sampled] == [(1, 2.0), (10, 2.0), (50, 2.0)]
+
+
+def test_every_solver_is_a_row():
+    loaded = {"flow": load_separator("flowsep-lab", device="cpu")}
+    found = _sampled(loaded, n_steps=[5, 10], method=["euler", "heun"], guidance_scale=[None])
+    assert list(found) == ["flow, euler, 5 steps", "flow, heun, 5 steps", "flow, euler", "flow, heun"]
+    assert [each.method for each in found.values()] == 2 * ["euler", "heun"]
+    with pytest.raises(ValueError, match="--method: unknown method 'rk4': use one of euler, midpoint, heun"):
+        _sampled(loaded, method=["rk4"])
 
 
 def test_without_options_everything_is_as_it_was():
