@@ -195,8 +195,13 @@ def steps_of(report: Json) -> int | None:
 
 
 def base_name(report: Json) -> str:
-    """A system's name without its number of steps: "flowsep-lab" of "flowsep-lab, 25 steps"."""
-    return report["system"].removesuffix(f", {steps_of(report)} steps")
+    """A system's name without its number of steps, and with its solver where that is not Euler's.
+
+    "flowsep-lab" of "flowsep-lab, 25 steps"; "flowsep-lab, heun" of the same if the report says that Heun took them.
+    """
+    name = report["system"].removesuffix(f", {steps_of(report)} steps")
+    method = report["provenance"].get("method", "euler")
+    return name if method == "euler" or name.endswith(f", {method}") else f"{name}, {method}"
 
 
 def embedding_differences(reports: Sequence[Json], differences: Sequence[Json], *, markdown: bool = False) -> Table:

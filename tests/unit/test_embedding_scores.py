@@ -355,6 +355,22 @@ def test_the_table_of_steps(pairs, tmp_path):
         fill_tables("<!-- table: none, by steps -->\n<!-- end table -->\n", tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("system", "method", "name"),
+    [
+        ("flow, 5 steps", "euler", "flow"),
+        ("flow, 5 steps", None, "flow"),
+        ("flow, 5 steps", "heun", "flow, heun"),
+        ("flow, heun, 5 steps", "heun", "flow, heun"),
+        ("flow, heun", "heun", "flow, heun"),
+    ],
+)
+def test_another_solver_is_another_system_in_the_table_of_steps(system, method, name):
+    """Its steps cost twice as much: they must not stand among Euler's."""
+    told = {"n_steps": 5} | ({"method": method} if method else {})
+    assert embedding_tables.base_name({"system": system, "provenance": told}) == name
+
+
 def test_reports_that_do_not_compare(report, pairs, tmp_path):
     report.save(tmp_path / "one.json")
     run(Silence(), pairs[:6]).save(tmp_path / "fewer.json")
