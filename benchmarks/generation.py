@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 import torch
 from measure import machine, markdown_table, measure
 
-from lasslab.evaluation.cost import MEMORY, Meter
+from lasslab.evaluation.cost import Meter
 from lasslab.flow import solve, time_grid
 from lasslab.models.bigvgan import SIZES as VOCODER_SIZES
 from lasslab.models.bigvgan import BigVGAN, BigVGANVocoder
@@ -107,12 +107,7 @@ def compile_networks(system: FlowSeparator, device: torch.device) -> None:
     """Compile everything that has weights; on CUDA each call is also captured as a graph, which spares its launches."""
     mode = "reduce-overhead" if device.type == "cuda" else "default"
     vae, vocoder = system.codec.vae.blocks, system.codec.vocoder.network
-    for module, name in (
-        (system.network, "forward"),
-        (vae, "encode"),
-        (vae, "decode"),
-        (vocoder, "forward"),
-    ):
+    for module, name in ((system.network, "forward"), (vae, "encode"), (vae, "decode"), (vocoder, "forward")):
         setattr(module, name, torch.compile(getattr(module, name), mode=mode))
 
 
@@ -192,7 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(machine(options.device))
     times = ["s", "s a call", "s VAE + vocoder", "% outside calls", "s a clip"]
     print(markdown_table(["batch", "steps", *times, "peak, MiB", "obvious way takes"], rows))
-    print(f"peak: {MEMORY[device.type]}")
+    print(f"peak: {memory.to_json()['memory']}")
 
 
 if __name__ == "__main__":

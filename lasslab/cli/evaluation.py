@@ -272,8 +272,7 @@ def _sampled(loaded: dict[str, "System"], **swept: "Sequence[Any] | None") -> di
         ValueError: a value is given twice, there are settings and no system samples, or a system refuses one.
     """
     for name, values in swept.items():
-        if twice := [value for value, count in Counter(values or ()).items() if count > 1]:
-            raise ValueError(f"{SETTINGS[name]} {twice[0]} is given twice: name each value once")
+        _refuse_twice(values or (), option=SETTINGS[name], what="value")
     combinations = [
         dict(zip(swept, values, strict=True)) for values in product(*(each or [None] for each in swept.values()))
     ]
@@ -292,6 +291,12 @@ def _sampled(loaded: dict[str, "System"], **swept: "Sequence[Any] | None") -> di
             order = ("keep_db", "in_turn", "method", "n_steps", "t_start")
             expanded[name + "".join(said.get(key, "") for key in order)] = other
     return expanded
+
+
+def _refuse_twice(values: "Sequence[Any]", *, option: str, what: str) -> None:
+    """Refuse what would be two rows of one name."""
+    if twice := [value for value, count in Counter(values).items() if count > 1]:
+        raise ValueError(f"{option} {twice[0]} is given twice: name each {what} once")
 
 
 def _said(key: str, value: Any) -> str:
@@ -316,8 +321,7 @@ def _load(
         from lasslab.systems.separation import load_separator as load
 
     asked = asked or [default]
-    if twice := [name for name, count in Counter(asked).items() if count > 1]:
-        raise ValueError(f"{option} {twice[0]} is given twice: name each system once")
+    _refuse_twice(asked, option=option, what="system")
     loaded = [load(name, device=device) for name in asked]
     count = Counter(each.name for each in loaded)
     names = [each.name if count[each.name] == 1 else typed for each, typed in zip(loaded, asked, strict=True)]

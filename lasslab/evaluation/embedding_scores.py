@@ -21,7 +21,7 @@ from lasslab.evaluation.distances import (
     log_mel_distance,
     log_spectral_distance,
 )
-from lasslab.evaluation.metrics import bootstrap_interval
+from lasslab.evaluation.metrics import mean_interval
 from lasslab.evaluation.resampling import (
     N_RESAMPLES,
     centred_figure,
@@ -88,9 +88,7 @@ def _mean(values: Tensor, seed: int) -> dict[str, Any]:
     values = values[values.isfinite()]
     if not len(values):
         return {"value": None, "interval": None}
-    # of one value it would have no width: nothing is known of how far others lie
-    interval = list(bootstrap_interval(values, confidence=CONFIDENCE, seed=seed)) if len(values) > 1 else None
-    return {"value": values.mean().item(), "interval": interval}
+    return {"value": values.mean().item(), "interval": mean_interval(values, confidence=CONFIDENCE, seed=seed)}
 
 
 @dataclass(frozen=True, eq=False)

@@ -158,6 +158,11 @@ def bootstrap_interval(
     return low.item(), high.item()
 
 
+def mean_interval(values: Tensor, *, confidence: float, seed: int) -> list[float] | None:
+    """`bootstrap_interval` as reports hold it: None for fewer than two values, which do not say how far others lie."""
+    return list(bootstrap_interval(values, confidence=confidence, seed=seed)) if len(values) > 1 else None
+
+
 def _checked(estimate: Tensor, target: Tensor, *, zero_mean: bool = False) -> tuple[Tensor, Tensor]:
     if estimate.shape != target.shape or target.dim() == 0 or target.shape[-1] == 0:
         raise ValueError(

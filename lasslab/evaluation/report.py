@@ -19,7 +19,7 @@ from torch import Tensor
 from lasslab.evaluation import embedding_tables, tables
 from lasslab.evaluation.breakdown import Breakdown, by_class, by_snr, check_kinds
 from lasslab.evaluation.embedding_scores import EmbeddingReport
-from lasslab.evaluation.metrics import bootstrap_interval
+from lasslab.evaluation.metrics import mean_interval
 from lasslab.evaluation.tables import CONFIDENCE, METRICS
 from lasslab.signal.files import write_json
 
@@ -225,7 +225,7 @@ def _difference(a: Report, b: Report) -> dict[str, Any]:
         better = ((difference > 0).double() + 0.5 * (difference == 0).double()).mean().item()
         found["n"][metric] = len(difference)
         found["mean"][metric] = difference.mean().item() if defined else None
-        found["interval"][metric] = mean_interval(difference, a.provenance["seed"])
+        found["interval"][metric] = mean_interval(difference, confidence=CONFIDENCE, seed=a.provenance["seed"])
         found["better"][metric] = better if defined else None
     if a.embedding is not None and b.embedding is not None:
         found["embedding"] = a.embedding.own.minus(b.embedding.own)
@@ -278,11 +278,6 @@ def save(path: str | os.PathLike[str], content: dict[str, Any]) -> None:
     write_json(path, content)
 
 
-def mean_interval(values: Tensor, seed: int) -> list[float] | None:
-    """95 % bootstrap interval of a mean; None for fewer than two values, which do not say how far apart others lie."""
-    return list(bootstrap_interval(values, confidence=CONFIDENCE, seed=seed)) if len(values) > 1 else None
-
-
 def _columns(scores: Tensor) -> dict[str, Tensor]:
     """Finite scores of each metric."""
     return {name: column[column.isfinite()] for name, column in zip(METRICS, scores.T, strict=True)}
@@ -293,7 +288,8 @@ def _mean(scores: Tensor) -> dict[str, float | None]:
 
 
 def _interval(scores: Tensor, seed: int) -> dict[str, list[float] | None]:
-    return {name: mean_interval(column, seed) for name, column in _columns(scores).items()}
+    columns = _columns(scores)
+    return {name: mean_interval(column, confidence=CONFIDENCE, seed=seed) for name, column in columns.items()}
 
 
 def _finite(score: float) -> float | None:

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from lasslab.evaluation import tables
-from lasslab.evaluation.report import Printed, mean_interval, save
+from lasslab.evaluation.metrics import mean_interval
+from lasslab.evaluation.report import Printed, save
 
 THRESHOLD_DB = -10.0  # an estimate this far below the mixture counts as the answer "not there"
 
@@ -119,7 +120,10 @@ class WordingReport(Printed):
             "n": len(rows),
             "caption": {"sdri": caption.mean().item()},
             "paraphrase": {"sdri": paraphrase.mean().item()},
-            "loss": {"mean": loss.mean().item(), "interval": mean_interval(loss, self.provenance["seed"])},
+            "loss": {
+                "mean": loss.mean().item(),
+                "interval": mean_interval(loss, confidence=tables.CONFIDENCE, seed=self.provenance["seed"]),
+            },
         }
 
     @property

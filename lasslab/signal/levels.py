@@ -8,8 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lasslab.signal.audio import fit_length
-
 LEVEL_DB = -20.0  # root mean square inside, dB of full scale
 SILENT_DB = -80.0  # a root mean square below this is silence, and stays what it is
 HOP = 160  # samples of one decision whether a recording sounds
@@ -43,7 +41,7 @@ def where_it_sounds(waveform: Tensor) -> Tensor:
         Weights in [0, 1], (..., T).
     """
     n_samples = waveform.shape[-1]
-    blocks = fit_length(waveform, -(-n_samples // HOP) * HOP).reshape(-1, 1, -(-n_samples // HOP), HOP)
+    blocks = F.pad(waveform, (0, -n_samples % HOP)).reshape(-1, 1, -(-n_samples // HOP), HOP)
     loudest = blocks.abs().amax(-1)  # (B, 1, N)
     sounds = (F.max_pool1d(loudest, 2 * AROUND + 1, 1, AROUND) > 10 ** (SILENT_DB / 20)).to(waveform.dtype)
     # linear from the middle of a block to the middle of the next: the ramps lie where it has been silent for a while

@@ -479,6 +479,7 @@ def load_editor(name_or_dir: str | os.PathLike[str] = DEFAULT_EDITOR, *, device:
     others = f"floor and ceiling: {Unedited.name}, {ROUND_TRIP}"
     folder, config = open_checkpoint(name_or_dir, kinds=(*EDITORS, "flow"), what="an editor", others=others)
     if config["system"] == "flow":  # of its settings, the window alone is an editor's too
-        read = {"fields": FIELDS["flow"], "settings": ("window_seconds",)}
-        return load_latent_system(InversionEditor, folder, config, choose_device(device), **read)
-    return load_latent_system(EDITORS[config["system"]], folder, config, choose_device(device), fields=EDITOR_FIELDS)
+        editor, fields, settings = InversionEditor, FIELDS["flow"], ("window_seconds",)
+    else:
+        editor, fields, settings = EDITORS[config["system"]], EDITOR_FIELDS, None
+    return load_latent_system(editor, folder, config, choose_device(device), fields=fields, settings=settings)

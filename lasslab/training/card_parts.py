@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lasslab.models.checkpoints import read_config
-from lasslab.training.lineage import reached, read_record, started_from
+from lasslab.training.lineage import reached, read_record, stages_of, started_from
 from lasslab.training.runs import recipe_from
 
 CARD_FILE = "README.md"
@@ -34,14 +34,6 @@ def corpus_notes(recipe: dict[str, Any]) -> list[str]:
         f"- {CORPUS_NOTES.get(corpus, f'`{Path(corpus).name}`, under its own terms; nothing of it was held out.')}"
         for corpus in recipe["corpus"].split("+")
     ]
-
-
-def stages_of(config: dict[str, Any]) -> list[dict[str, Any]]:
-    """The trainings behind a checkpoint, the first one first: each has its `recipe` and, if recorded, `provenance`."""
-    stages = [config]
-    while "started_from" in stages[0]:
-        stages.insert(0, stages[0]["started_from"])
-    return stages
 
 
 def part_of(stage: dict[str, Any]) -> str:
@@ -115,10 +107,8 @@ def trained_config(run: Path, part: str) -> dict[str, Any]:
     start = config["recipe"].get("start_from")
     if start and "started_from" not in config:  # of a run before it was recorded
         config["started_from"] = started_from(start)
-    stage: dict[str, Any] = config
-    while stage:
+    for stage in stages_of(config):
         _forget_the_machine(stage["recipe"])
-        stage = stage.get("started_from", {})
     return config
 
 

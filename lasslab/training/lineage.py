@@ -22,6 +22,14 @@ def started_from(name_or_dir: str) -> dict[str, Any]:
     return {key: config[key] for key in ("recipe", "provenance", "started_from") if key in config}
 
 
+def stages_of(config: dict[str, Any]) -> list[dict[str, Any]]:
+    """The trainings behind a checkpoint, the first one first: each has its `recipe` and, if recorded, `provenance`."""
+    stages = [config]
+    while before := stages[0].get("started_from"):
+        stages.insert(0, before)
+    return stages
+
+
 def reached(training: dict[str, Any], part: str) -> dict[str, Any]:
     """How far a training came, for the provenance of its part "best" or "last"."""
     at = training["best_step"] if part == "best" else training["step"]
